@@ -1,0 +1,1 @@
+"""What is deployed: one ComponentResource a file. No AWS calls here; resources describe, Pulumi acts."""

@@ -1,0 +1,290 @@
+"""All Lambda functions of the recovery, and what each of their roles may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from .names import Names
+from .policies import Statement, allow, deny_sensitive_tables
+from .recovery_function import RecoveryFunction, RecoveryFunctionArgs
+from .settings import FreezeSettings, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Memory, and with it CPU, and the longest invocation of a function."""
+
+    memory_mb: int
+    timeout_seconds: int
+
+
+# A hundred tables to describe, at DescribeContinuousBackups' ten calls a second.
+_SHORT = Size(memory_mb=512, timeout_seconds=300)
+# Thousands of functions to freeze, at the Lambda API's fifteen calls a second; a large, empty table to scan.
+_LONG = Size(memory_mb=512, timeout_seconds=900)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryFunctionsArgs:
+    """Arguments of :class:`RecoveryFunctions`.
+
+    Args:
+        names: names and ARNs of this environment.
+        settings: the stack's configuration.
+        code: the bundle.
+        layers: ARNs of layers.
+        ledger_table_name: the ledger's table.
+        report_bucket_name: the bucket of the reports.
+        tags: tags of everything.
+    """
+
+    names: Names
+    settings: Settings
+    code: pulumi.Archive
+    layers: Sequence[str]
+    ledger_table_name: pulumi.Input[str]
+    report_bucket_name: pulumi.Input[str]
+    tags: Mapping[str, str]
+
+
+class RecoveryFunctions(pulumi.ComponentResource):
+    """Every function under its short name: ``arns["purge-segment"]``."""
+
+    functions: dict[str, RecoveryFunction]
+
+    def __init__(self, name: str, args: RecoveryFunctionsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamodb-dr:index:RecoveryFunctions", name, None, opts)
+        self._args = args
+        self._may = Permissions(args.names, args.settings)
+        may = self._may
+        worker = Size(memory_mb=1769, timeout_seconds=args.settings.worker_timeout_seconds)  # one vCPU
+        self.functions = {}
+        self._add(
+            "validate-request",
+            "Validates a recovery request before anything is changed",
+            [
+                may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"),
+                may.on_protected_tables("DescribeTable", "DescribeContinuousBackups"),
+                may.on_temporary_tables("DescribeTable"),
+                may.see_executions(),
+            ],
+        )
+        self._add(
+            "freeze-functions",
+            "Sets the reserved concurrency of the system's functions to 0, saving what each had",
+            [may.ledger("GetItem", "PutItem", "UpdateItem"), *may.freeze()],
+            size=_LONG,
+        )
+        self._add(
+            "release-functions",
+            "Puts back every setting that the freeze changed",
+            [may.ledger("Query", "UpdateItem"), *may.release()],
+            size=_LONG,
+        )
+        self._add(
+            "preflight",
+            "Checks one hard reset before anything is changed, and locks its table",
+            [
+                may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+                may.on_protected_tables("DescribeTable", "DescribeTimeToLive"),
+                may.on_sources("DescribeTable"),
+                may.see_backups(),
+                may.see_executions(),
+            ],
+        )
+        self._add(
+            "purge-segment",
+            "Deletes the items of one segment of the destination",
+            [
+                may.ledger("GetItem", "PutItem"),
+                may.on_protected_tables("DescribeTable", "Scan", "BatchWriteItem"),
+            ],
+            size=worker,
+        )
+        self._add(
+            "copy-segment",
+            "Copies the items of one segment of the source into the destination",
+            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("BatchWriteItem")],
+            size=worker,
+        )
+        self._add(
+            "digest-segment",
+            "Counts and digests the items of one segment of the source or the destination",
+            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("Scan")],
+            size=worker,
+        )
+        self._add(
+            "prove-empty",
+            "Proves that the destination is empty after its purge",
+            [may.ledger("GetItem", "UpdateItem"), may.on_protected_tables("Scan")],
+            size=_LONG,
+        )
+        self._add(
+            "verify",
+            "Compares the digests of both sides",
+            [may.ledger("GetItem", "UpdateItem", "Query")],
+        )
+        self._add(
+            "record-outcome",
+            "Records how an execution ended, and finds the real cause of a failure",
+            [may.ledger("GetItem", "UpdateItem", "Query")],
+        )
+        self._add(
+            "unlock",
+            "Gives up the locks that an execution holds",
+            [may.ledger("GetItem", "DeleteItem")],
+        )
+        self._add(
+            "write-report",
+            "Writes the report of a recovery",
+            [may.ledger("GetItem", "Query"), may.write_reports()],
+            variables={"REPORT_BUCKET": args.report_bucket_name},
+        )
+        self.register_outputs({})
+
+    def _add(
+        self,
+        short_name: str,
+        description: str,
+        statements: Sequence[Statement],
+        *,
+        size: Size = _SHORT,
+        variables: Mapping[str, pulumi.Input[str]] | None = None,
+    ) -> None:
+        args = self._args
+        self.functions[short_name] = RecoveryFunction(
+            short_name,
+            RecoveryFunctionArgs(
+                names=args.names,
+                short_name=short_name,
+                description=description,
+                code=args.code,
+                layers=args.layers,
+                statements=[*statements, *self._may.deny()],
+                variables={"LEDGER_TABLE": args.ledger_table_name, **(variables or {})},
+                memory_mb=size.memory_mb,
+                timeout_seconds=size.timeout_seconds,
+                log_retention_days=args.settings.log_retention_days,
+                tags=args.tags,
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+FUNCTION_NAMES = (
+    "validate-request",
+    "freeze-functions",
+    "release-functions",
+    "preflight",
+    "purge-segment",
+    "copy-segment",
+    "digest-segment",
+    "prove-empty",
+    "verify",
+    "record-outcome",
+    "unlock",
+    "write-report",
+)
+"""Short names of all functions, needed before they exist: the freeze must leave them alone."""
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Statements in this stack's terms."""
+
+    names: Names
+    settings: Settings
+
+    def ledger(self, *operations: str) -> Statement:
+        """Operations on the ledger."""
+        return _on_tables("UseLedger", operations, [self.names.table_arn(self.names.ledger)])
+
+    def on_protected_tables(self, *operations: str) -> Statement:
+        """Operations on the live tables."""
+        return _on_tables(
+            "UseProtectedTables", operations, [self.names.table_arn(table.name) for table in self.settings.tables]
+        )
+
+    def on_sources(self, *operations: str) -> Statement:
+        """Operations on tables that may be copied from. Only ever reads."""
+        return _on_tables(
+            "ReadSources", operations, [self.names.table_arn(pattern) for pattern in self.settings.source_tables]
+        )
+
+    def on_temporary_tables(self, *operations: str) -> Statement:
+        """Operations on the tables that this environment restores to."""
+        return _on_tables("UseTemporaryTables", operations, [self.names.temporary_tables_arn])
+
+    def see_backups(self) -> Statement:
+        """Look at backups: their ids are not known beforehand."""
+        return _on_tables("SeeBackups", ["DescribeBackup"], [self.names.table_arn("*/backup/*")])
+
+    def see_executions(self) -> Statement:
+        """Ask whether the owner of a lock still runs."""
+        return allow(
+            "SeeOwnExecutions", ["states:DescribeExecution"], self.names.execution_arns(self.names.of("*"))[:1]
+        )
+
+    def write_reports(self) -> Statement:
+        """Write reports."""
+        arn = f"arn:{self.names.partition}:s3:::{self.names.report_bucket}/reports/*"
+        return allow("WriteReports", ["s3:PutObject"], [arn])
+
+    def freeze(self) -> list[Statement]:
+        """Freeze the functions of the selection, and no other."""
+        selection = self.settings.freeze
+        statements = [
+            # Lists have no resource to name.
+            allow("ListFunctions", ["lambda:ListFunctions", "lambda:ListEventSourceMappings"], ["*"]),
+            *self._selected_functions(selection, ["lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"]),
+        ]
+        if selection.tag:
+            statements.append(allow("FindTaggedFunctions", ["tag:GetResources"], ["*"]))
+        return [*statements, *self._mappings(selection), self._never_freeze_the_recovery()]
+
+    def _selected_functions(self, selection: FreezeSettings, actions: Sequence[str]) -> list[Statement]:
+        statements = []
+        if selection.name_prefix:
+            arn = self.names.function_arn(f"{selection.name_prefix}*")
+            statements.append(allow("FreezeByPrefix", actions, [arn]))
+        if selection.tag:
+            key, value = selection.tag
+            tagged = {f"aws:ResourceTag/{key}": value}
+            statements.append(allow("FreezeByTag", actions, [self.names.function_arn("*")], StringEquals=tagged))
+        return statements
+
+    def release(self) -> list[Statement]:
+        """Put settings back. Of any function: one that lost its tag during the recovery must not stay frozen."""
+        return [
+            allow(
+                "ReleaseFunctions",
+                ["lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency"],
+                [self.names.function_arn("*")],
+            ),
+            *self._mappings(self.settings.freeze),
+            self._never_freeze_the_recovery(),
+        ]
+
+    def _mappings(self, selection: FreezeSettings) -> list[Statement]:
+        if not selection.event_source_mappings:
+            return []
+        return [allow("SwitchMappings", ["lambda:UpdateEventSourceMapping"], [self.names.event_source_mapping_arn()])]
+
+    def _never_freeze_the_recovery(self) -> Statement:
+        return {
+            "Sid": "NeverFreezeTheRecovery",
+            "Effect": "Deny",
+            "Action": ["lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency"],
+            "Resource": [self.names.function_arn(self.names.function(name)) for name in FUNCTION_NAMES],
+        }
+
+    def deny(self) -> list[Statement]:
+        """The Deny on the sensitive tables."""
+        return deny_sensitive_tables(self.names, self.settings.sensitive_tables)
+
+
+def _on_tables(sid: str, operations: Sequence[str], arns: Sequence[str]) -> Statement:
+    return allow(sid, [f"dynamodb:{operation}" for operation in operations], arns)

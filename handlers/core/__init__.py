@@ -1,0 +1,1 @@
+"""What the entry points call. Takes clients, clock and deadline as arguments; knows nothing of Lambda or Pulumi."""

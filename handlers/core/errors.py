@@ -1,0 +1,67 @@
+"""The errors an operator sees.
+
+A class name here is the error name in Step Functions (Lambda reports the exception's class as ``errorType``), so names
+are part of the public interface. Each message is a sentence that says what was found, what was expected and what to do.
+"""
+
+
+class RecoveryError(Exception):
+    """Base of every error with a public name. Not raised itself."""
+
+
+class InvalidRequest(RecoveryError):  # noqa: N818 - the name is the public error name
+    """The input has the wrong shape, or contradicts an earlier start of the same incident."""
+
+
+class ConfirmationMismatch(RecoveryError):  # noqa: N818
+    """The confirmation is missing or is not the name of the table to be overwritten."""
+
+
+class SensitiveTable(RecoveryError):  # noqa: N818
+    """A sensitive table was named. No part of the system may touch it."""
+
+
+class UnknownTable(RecoveryError):  # noqa: N818
+    """The table is not protected by this stack, or does not exist."""
+
+
+class RestoreTimeOutOfRange(RecoveryError):  # noqa: N818
+    """The restore time lies outside the PITR window of a table, or the table has no PITR."""
+
+
+class KeySchemaMismatch(RecoveryError):  # noqa: N818
+    """Source and destination have different primary keys."""
+
+
+class RecoveryInProgress(RecoveryError):  # noqa: N818
+    """Another execution holds the lock of the environment or of a table."""
+
+
+class DestinationNotEmpty(RecoveryError):  # noqa: N818
+    """Items were found in the destination after its purge: something is still writing."""
+
+
+class VerificationFailed(RecoveryError):  # noqa: N818
+    """Source and destination differ after the copy."""
+
+
+class CapacityExhausted(RecoveryError):  # noqa: N818
+    """A whole invocation passed without one page getting through the table's write capacity. Resumable."""
+
+
+class CheckpointConflict(RecoveryError):  # noqa: N818
+    """Another worker moved this segment's checkpoint. Retried by the state machine; never the operator's to solve."""
+
+
+FINAL_ERRORS: tuple[str, ...] = (
+    InvalidRequest.__name__,
+    ConfirmationMismatch.__name__,
+    SensitiveTable.__name__,
+    UnknownTable.__name__,
+    RestoreTimeOutOfRange.__name__,
+    KeySchemaMismatch.__name__,
+    RecoveryInProgress.__name__,
+    DestinationNotEmpty.__name__,
+    VerificationFailed.__name__,
+)
+"""Names of errors that trying again cannot mend: no state machine retries them."""

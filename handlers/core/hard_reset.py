@@ -1,0 +1,255 @@
+"""The record of one table's hard reset: preflight, phases, and the verdict.
+
+A hard reset is in one of three phases, kept in the ledger: ``purge`` (also before it), ``copy`` (the destination was
+proven empty), ``verified`` (the verdict is in). A failed verdict, or a destination that is not empty, begins a new
+attempt: purge and copy start over with fresh checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from .clock import Clock, from_iso, to_iso
+from .digest import to_hex
+from .errors import (
+    DestinationNotEmpty,
+    InvalidRequest,
+    KeySchemaMismatch,
+    SensitiveTable,
+    VerificationFailed,
+)
+from .ledger import Ledger, incident_partition
+from .request import HardResetRequest
+from .tables import TableDescription, choose_segments, describe_table, parse_table_arn
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+MODE = "hard-reset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How one table's hard reset is to be run; from the stack's configuration.
+
+    Args:
+        segments: number of scan segments, or None to choose from the table's size.
+        source_patterns: shell patterns of the names of tables that may be copied from.
+    """
+
+    segments: int | None
+    source_patterns: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the state machine needs to run the phases; no item's content or key values."""
+
+    table_name: str
+    source_table_name: str
+    phase: str
+    attempt: int
+    verification: int
+    segments: int
+    ttl_attribute: str | None
+
+
+def _record_key(request_incident: str, table_name: str) -> tuple[str, str]:
+    return incident_partition(request_incident), f"TABLE#{table_name}"
+
+
+def check_tables(
+    dynamodb: DynamoDBClient, request: HardResetRequest, sensitive: Sequence[str], options: Options
+) -> tuple[TableDescription, TableDescription]:
+    """See that the copy may and can be done; returns (source, destination). Changes nothing.
+
+    Raises:
+        InvalidRequest: same table, other account or region, a source this stack may not read, a table not ACTIVE.
+        SensitiveTable: the source is a sensitive table or was restored from one.
+        UnknownTable: a table does not exist.
+        KeySchemaMismatch: the primary keys differ.
+    """
+    source_arn, destination_arn = request.source, request.destination
+    if source_arn == destination_arn:
+        raise InvalidRequest(
+            f"sourceTableArn and destinationTableArn both name {source_arn.name}. Expected two tables: a reset of a "
+            "table from itself would only purge it. Name the restored table as the source."
+        )
+    if (source_arn.region, source_arn.account) != (destination_arn.region, destination_arn.account):
+        raise InvalidRequest(
+            f"The source is in {source_arn.account}/{source_arn.region}, the destination in "
+            f"{destination_arn.account}/{destination_arn.region}. Expected both in one account and region."
+        )
+    if source_arn.name in sensitive:
+        raise SensitiveTable(
+            f"The source {source_arn.name} is a sensitive table of this stack. No part of the system may read it; "
+            "choose another source."
+        )
+    if not any(fnmatchcase(source_arn.name, pattern) for pattern in options.source_patterns):
+        raise InvalidRequest(
+            f"The source {source_arn.name} is none that this stack may read. Expected a name like one of "
+            f"{', '.join(options.source_patterns)}: restore the table under such a name, or add it to the "
+            "configuration key sourceTables and deploy."
+        )
+    source = describe_table(dynamodb, source_arn.name)
+    destination = describe_table(dynamodb, destination_arn.name)
+    if source.restored_from_arn is not None:
+        origin = parse_table_arn(source.restored_from_arn, "the source's RestoreSummary").name
+        if origin in sensitive:
+            raise SensitiveTable(
+                f"The source {source.name} was restored from {origin}, a sensitive table of this stack. No part of "
+                "the system may read its data; choose another source."
+            )
+    for table in (source, destination):
+        # UPDATING is a table in service whose capacity or indexes are being changed.
+        if table.status not in ("ACTIVE", "UPDATING"):
+            raise InvalidRequest(
+                f"Table {table.name} is {table.status}. Expected ACTIVE: wait until it is, then start again."
+            )
+    if source.key != destination.key:
+        raise KeySchemaMismatch(
+            f"The key of the source {source.name} is {source.describe_key()}; that of the destination "
+            f"{destination.name} is {destination.describe_key()}. Expected the same names, roles and types: choose "
+            "a source that was restored from the destination."
+        )
+    return source, destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardReset:
+    """The hard reset of one table in one incident, as the ledger knows it."""
+
+    ledger: Ledger
+    clock: Clock
+    incident_id: str
+    table_name: str
+
+    def open(self, source: TableDescription, destination: TableDescription, segments: int | None) -> dict[str, Any]:
+        """Begin, or find where an earlier execution of the incident stopped; returns the record.
+
+        Raises:
+            InvalidRequest: the incident finished this table already, or was begun with another source.
+        """
+        key = _record_key(self.incident_id, self.table_name)
+        fresh = {
+            "phase": "purge",
+            "attempt": 1,
+            "verification": 1,
+            "sourceTableName": source.name,
+            "segments": choose_segments(max(source.size_bytes, destination.size_bytes), segments),
+            "startedAt": to_iso(self.clock()),
+        }
+        if self.ledger.create(*key, fresh):
+            return fresh
+        record = self._record()
+        if record["sourceTableName"] != source.name:
+            raise InvalidRequest(
+                f"Incident {self.incident_id!r} was begun for {self.table_name} from {record['sourceTableName']}, not "
+                f"from {source.name}. Expected the same source on every start: use it, or another incidentId."
+            )
+        if record["phase"] == "verified":
+            raise InvalidRequest(
+                f"Incident {self.incident_id!r} has already reset and verified {self.table_name}. Expected an "
+                "unfinished one: to reset the table again use another incidentId."
+            )
+        # Every start verifies anew: digests of an interrupted verification may be out of date.
+        verification = int(record["verification"]) + 1
+        self.ledger.update(*key, {"verification": verification}, only_if={})
+        return {**record, "verification": verification}
+
+    def plan(self, record: Mapping[str, Any], ttl_attribute: str | None) -> Plan:
+        """What the state machine needs to go on from ``record``."""
+        return Plan(
+            table_name=self.table_name,
+            source_table_name=record["sourceTableName"],
+            phase=record["phase"],
+            attempt=int(record["attempt"]),
+            verification=int(record["verification"]),
+            segments=int(record["segments"]),
+            ttl_attribute=ttl_attribute,
+        )
+
+    def purged(self, items_found: int) -> None:
+        """Judge the destination after the purge: empty, or a new attempt.
+
+        Raises:
+            DestinationNotEmpty: ``items_found`` is not 0.
+        """
+        if items_found:
+            self._start_over()
+            raise DestinationNotEmpty(
+                f"{self.table_name} holds at least {items_found} item(s) right after its purge. Expected none: "
+                "something outside the frozen functions is writing to it. Stop that writer, then start the same "
+                "incident again; it purges once more."
+            )
+        self.ledger.update(*_record_key(self.incident_id, self.table_name), {"phase": "copy"}, only_if={})
+
+    def verify(self) -> dict[str, Any]:
+        """Compare the digests of both sides; returns the table's output of the contract.
+
+        Raises:
+            VerificationFailed: they differ, or the verification did not cover every segment.
+        """
+        record = self._record()
+        verification, attempt, segments = int(record["verification"]), int(record["attempt"]), int(record["segments"])
+
+        def totals(phase: str, generation: int) -> Any:
+            return self.ledger.totals(self.incident_id, self.table_name, phase, generation)
+
+        source = totals("verify-source", verification)
+        destination = totals("verify-destination", verification)
+        complete = source.complete_segments == destination.complete_segments == segments
+        equal = (source.items, source.digest) == (destination.items, destination.digest)
+        # TTL takes items away from the destination, never adds any.
+        if not (complete and equal and destination.expired <= source.expired):
+            self._start_over()
+            raise VerificationFailed(
+                f"After the copy the source of {self.table_name} has {source.items} items with digest "
+                f"{to_hex(source.digest)[:16]}… and the table has {destination.items} items with digest "
+                f"{to_hex(destination.digest)[:16]}… ({source.complete_segments} and "
+                f"{destination.complete_segments} of {segments} segments read). Expected both to be equal: something "
+                "wrote to the table during the recovery. Stop that writer, then start the same incident again; it "
+                "purges and copies once more."
+            )
+        now = self.clock()
+        summary = {
+            "tableName": self.table_name,
+            "mode": MODE,
+            "purgedItems": totals("purge", attempt).items,
+            "copiedItems": totals("copy", attempt).items,
+            "verifiedItems": destination.items,
+            "expiredItems": {"source": source.expired, "destination": destination.expired},
+            "sourceDigest": to_hex(source.digest),
+            "destinationDigest": to_hex(destination.digest),
+            "verified": True,
+            "durationSeconds": int((now - from_iso(record["startedAt"])).total_seconds()),
+            "consumedCapacity": self.ledger.capacity(self.incident_id, self.table_name),
+        }
+        # The summary is stored as JSON text: it is a report, and must come back with the very same numbers.
+        self.ledger.update(
+            *_record_key(self.incident_id, self.table_name),
+            {"phase": "verified", "verifiedAt": to_iso(now), "summary": json.dumps(summary)},
+            only_if={},
+        )
+        return summary
+
+    def _record(self) -> dict[str, Any]:
+        record = self.ledger.get(*_record_key(self.incident_id, self.table_name))
+        if record is None:
+            raise InvalidRequest(
+                f"The ledger knows no reset of {self.table_name} in incident {self.incident_id!r}. Expected the "
+                "preflight to have recorded one: start the hard reset from its beginning."
+            )
+        return record
+
+    def _start_over(self) -> None:
+        record = self._record()
+        self.ledger.update(
+            *_record_key(self.incident_id, self.table_name),
+            {"phase": "purge", "attempt": int(record["attempt"]) + 1},
+            only_if={"attempt": record["attempt"]},
+        )

@@ -1,0 +1,358 @@
+"""The ledger: one table that keeps incidents, locks, checkpoints and frozen settings.
+
+Everything a recovery must not forget is here, written with conditions so that no step can overwrite what an earlier
+one saved. Keys (``pk`` / ``sk``, both strings):
+
+========================  ===============================================  ==================================
+pk                        sk                                               holds
+========================  ===============================================  ==================================
+``INCIDENT#<id>``         ``RUN``                                          request, status, execution
+``INCIDENT#<id>``         ``TABLE#<table>``                                phase and attempt of one hard reset
+``INCIDENT#<id>``         ``FUNCTION#<name>``                              reserved concurrency before the freeze
+``INCIDENT#<id>``         ``MAPPING#<uuid>``                               an event source mapping that was enabled
+``SEGMENTS#<id>#<table>`` ``<generation>#<phase>#<segment>``               checkpoint of one segment
+``LOCK``                  ``ENVIRONMENT``, ``TABLE#<table>``               the execution that owns it
+========================  ===============================================  ==================================
+
+Segments of each table have a partition of their own, so that a hundred tables' checkpoints (one a second and worker at
+most) stay below the 1,000 writes a second of one DynamoDB partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from .digest import add_digests, from_hex, to_hex
+from .errors import CheckpointConflict
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_serialize = TypeSerializer().serialize
+_deserialize = TypeDeserializer().deserialize
+
+
+def _to_wire(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _serialize(value) for name, value in values.items()}
+
+
+def _from_wire(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _deserialize(value) for name, value in item.items()}
+
+
+def condition_failed(error: ClientError) -> bool:
+    """Whether a conditional write was refused because its condition did not hold."""
+    return error.response["Error"]["Code"] == "ConditionalCheckFailedException"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentId:
+    """Names one segment's work: of which incident and table, in which phase, in which generation of it.
+
+    A generation is one attempt at a phase. A purge and copy that failed verification are done again as the next
+    generation, with fresh checkpoints; each verification is a generation of its own.
+    """
+
+    incident_id: str
+    table_name: str
+    phase: str
+    generation: int
+    segment: int
+
+    @property
+    def partition(self) -> str:
+        """The ledger's partition key of this table's segments."""
+        return segments_partition(self.incident_id, self.table_name)
+
+    @property
+    def sort_key(self) -> str:
+        """The ledger's sort key."""
+        return f"{phase_prefix(self.generation, self.phase)}{self.segment:06d}"
+
+
+def segments_partition(incident_id: str, table_name: str) -> str:
+    """The partition that holds the checkpoints of one table in one incident."""
+    return f"SEGMENTS#{incident_id}#{table_name}"
+
+
+def phase_prefix(generation: int, phase: str) -> str:
+    """What the sort keys of one generation of a phase begin with."""
+    return f"{generation:04d}#{phase}#"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How far a segment is: everything before ``cursor`` is done and counted.
+
+    ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, so that numbers and binary keys survive. ``items``,
+    ``expired``, units and ``digest`` cover exactly the pages up to the cursor; a page that was worked on but not
+    checkpointed is worked on again.
+    """
+
+    cursor: Mapping[str, Any] | None = None
+    complete: bool = False
+    items: int = 0
+    expired: int = 0
+    read_units: float = 0.0
+    write_units: float = 0.0
+    digest: int = 0
+    version: int = 0
+
+    def advance(
+        self,
+        cursor: Mapping[str, Any] | None,
+        *,
+        items: int,
+        expired: int = 0,
+        read_units: float,
+        write_units: float = 0.0,
+        digest: int = 0,
+    ) -> Checkpoint:
+        """The checkpoint after one more page. ``cursor`` None means that the segment is complete."""
+        return replace(
+            self,
+            cursor=cursor,
+            complete=cursor is None,
+            items=self.items + items,
+            expired=self.expired + expired,
+            read_units=self.read_units + read_units,
+            write_units=self.write_units + write_units,
+            digest=add_digests((self.digest, digest)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseTotals:
+    """The sum over the segments of one phase."""
+
+    segments: int = 0
+    complete_segments: int = 0
+    items: int = 0
+    expired: int = 0
+    read_units: float = 0.0
+    write_units: float = 0.0
+    digest: int = 0
+
+    def plus(self, checkpoint: Checkpoint) -> PhaseTotals:
+        """Add one segment."""
+        return PhaseTotals(
+            segments=self.segments + 1,
+            complete_segments=self.complete_segments + checkpoint.complete,
+            items=self.items + checkpoint.items,
+            expired=self.expired + checkpoint.expired,
+            read_units=self.read_units + checkpoint.read_units,
+            write_units=self.write_units + checkpoint.write_units,
+            digest=add_digests((self.digest, checkpoint.digest)),
+        )
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger's operations. All reads are strongly consistent.
+
+    Args:
+        dynamodb: a DynamoDB client.
+        table_name: the ledger's table.
+    """
+
+    dynamodb: DynamoDBClient
+    table_name: str
+
+    # --- records: small items of plain values ---------------------------------------------------------------------
+
+    def get(self, pk: str, sk: str) -> dict[str, Any] | None:
+        """One record, or None."""
+        answer = self.dynamodb.get_item(
+            TableName=self.table_name, Key=_to_wire({"pk": pk, "sk": sk}), ConsistentRead=True
+        )
+        return _from_wire(answer["Item"]) if "Item" in answer else None
+
+    def create(self, pk: str, sk: str, values: Mapping[str, Any]) -> bool:
+        """Write a record unless there is one already; False when there is."""
+        try:
+            self.dynamodb.put_item(
+                TableName=self.table_name,
+                Item=_to_wire({"pk": pk, "sk": sk, **values}),
+                ConditionExpression="attribute_not_exists(pk)",
+            )
+        except ClientError as error:
+            if condition_failed(error):
+                return False
+            raise
+        return True
+
+    def update(self, pk: str, sk: str, values: Mapping[str, Any], *, only_if: Mapping[str, Any]) -> bool:
+        """Set attributes of an existing record whose attributes equal ``only_if``; False when they do not.
+
+        With an empty ``only_if`` the record must merely exist.
+        """
+        names: dict[str, str] = {}
+        wire: dict[str, Any] = {}
+
+        def assign(prefix: str, pairs: Mapping[str, Any]) -> list[str]:
+            terms = []
+            for index, (name, value) in enumerate(pairs.items()):
+                names[f"#{prefix}{index}"] = name
+                wire[f":{prefix}{index}"] = _serialize(value)
+                terms.append(f"#{prefix}{index} = :{prefix}{index}")
+            return terms
+
+        changes = assign("set", values)
+        conditions = ["attribute_exists(pk)", *assign("if", only_if)]
+        try:
+            self.dynamodb.update_item(
+                TableName=self.table_name,
+                Key=_to_wire({"pk": pk, "sk": sk}),
+                UpdateExpression="SET " + ", ".join(changes),
+                ConditionExpression=" AND ".join(conditions),
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=wire,
+            )
+        except ClientError as error:
+            if condition_failed(error):
+                return False
+            raise
+        return True
+
+    def delete(self, pk: str, sk: str, *, owner: str) -> bool:
+        """Delete a record that belongs to ``owner``; False when it belongs to another or is gone."""
+        try:
+            self.dynamodb.delete_item(
+                TableName=self.table_name,
+                Key=_to_wire({"pk": pk, "sk": sk}),
+                ConditionExpression="#owner = :owner",
+                ExpressionAttributeNames={"#owner": "owner"},
+                ExpressionAttributeValues=_to_wire({":owner": owner}),
+            )
+        except ClientError as error:
+            if condition_failed(error):
+                return False
+            raise
+        return True
+
+    def query(self, pk: str, prefix: str) -> Iterator[dict[str, Any]]:
+        """All records of a partition whose sort key begins with ``prefix``, in order."""
+        pages = self.dynamodb.get_paginator("query").paginate(
+            TableName=self.table_name,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues=_to_wire({":pk": pk, ":prefix": prefix}),
+            ConsistentRead=True,
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield _from_wire(item)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def load_checkpoint(self, segment: SegmentId) -> Checkpoint:
+        """The segment's checkpoint; the first load creates it.
+
+        It is created before the first item is touched, so that "no checkpoint" proves that nothing was purged.
+        """
+        key = _to_wire({"pk": segment.partition, "sk": segment.sort_key})
+        answer = self.dynamodb.get_item(TableName=self.table_name, Key=key, ConsistentRead=True)
+        if "Item" not in answer:
+            self.create(segment.partition, segment.sort_key, {"version": 0, "complete": False})
+            answer = self.dynamodb.get_item(TableName=self.table_name, Key=key, ConsistentRead=True)
+        return _checkpoint_from_wire(answer["Item"])
+
+    def save_checkpoint(self, segment: SegmentId, checkpoint: Checkpoint) -> Checkpoint:
+        """Move the segment's checkpoint on; returns it with its new version.
+
+        Raises:
+            CheckpointConflict: another worker saved one since this worker loaded its own.
+        """
+        saved = replace(checkpoint, version=checkpoint.version + 1)
+        item = _to_wire(
+            {
+                "pk": segment.partition,
+                "sk": segment.sort_key,
+                "version": saved.version,
+                "complete": saved.complete,
+                "items": saved.items,
+                "expired": saved.expired,
+                # Capacity units are halves; strings keep them exact without DynamoDB's Decimal.
+                "readUnits": str(saved.read_units),
+                "writeUnits": str(saved.write_units),
+                "digest": to_hex(saved.digest),
+            }
+        )
+        if saved.cursor is not None:
+            item["cursor"] = {"M": saved.cursor}
+        try:
+            self.dynamodb.put_item(
+                TableName=self.table_name,
+                Item=item,
+                ConditionExpression="version = :version",
+                ExpressionAttributeValues=_to_wire({":version": checkpoint.version}),
+            )
+        except ClientError as error:
+            if not condition_failed(error):
+                raise
+            raise CheckpointConflict(
+                f"Another worker is on segment {segment.segment} of the {segment.phase} of {segment.table_name}. "
+                "Expected to be alone on it; the state machine tries again from the newest checkpoint."
+            ) from None
+        return saved
+
+    def totals(self, incident_id: str, table_name: str, phase: str, generation: int) -> PhaseTotals:
+        """Sum up the segments of one generation of a phase."""
+        totals = PhaseTotals()
+        for item in self._segment_items(incident_id, table_name, phase_prefix(generation, phase)):
+            totals = totals.plus(_checkpoint_from_wire(item))
+        return totals
+
+    def capacity(self, incident_id: str, table_name: str) -> dict[str, float]:
+        """Capacity units of every phase and generation of a table together: ``readUnits``, ``writeUnits``."""
+        totals = PhaseTotals()
+        for item in self._segment_items(incident_id, table_name, ""):
+            totals = totals.plus(_checkpoint_from_wire(item))
+        return {"readUnits": round(totals.read_units, 1), "writeUnits": round(totals.write_units, 1)}
+
+    def purge_has_begun(self, incident_id: str, table_name: str) -> bool:
+        """Whether a purge worker ever started on the table in this incident."""
+        answer = self.dynamodb.query(
+            TableName=self.table_name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues=_to_wire({":pk": segments_partition(incident_id, table_name)}),
+            ConsistentRead=True,
+            Limit=1,
+        )
+        return bool(answer["Items"])
+
+    def _segment_items(self, incident_id: str, table_name: str, prefix: str) -> Iterator[Mapping[str, Any]]:
+        condition, values = "pk = :pk", {":pk": segments_partition(incident_id, table_name)}
+        if prefix:
+            condition += " AND begins_with(sk, :prefix)"
+            values[":prefix"] = prefix
+        pages = self.dynamodb.get_paginator("query").paginate(
+            TableName=self.table_name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=_to_wire(values),
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]
+
+
+def _checkpoint_from_wire(item: Mapping[str, Any]) -> Checkpoint:
+    return Checkpoint(
+        cursor=item["cursor"]["M"] if "cursor" in item else None,
+        complete=item["complete"]["BOOL"],
+        items=int(item.get("items", {"N": "0"})["N"]),
+        expired=int(item.get("expired", {"N": "0"})["N"]),
+        read_units=float(item.get("readUnits", {"S": "0"})["S"]),
+        write_units=float(item.get("writeUnits", {"S": "0"})["S"]),
+        digest=from_hex(item["digest"]["S"]) if "digest" in item else 0,
+        version=int(item["version"]["N"]),
+    )
+
+
+def incident_partition(incident_id: str) -> str:
+    """The partition that holds an incident's records."""
+    return f"INCIDENT#{incident_id}"

@@ -1,0 +1,141 @@
+"""Everything that is checked before the orchestrator changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .clock import Clock, to_iso
+from .errors import InvalidRequest, RestoreTimeOutOfRange, UnknownTable
+from .incident import Incident
+from .ledger import Ledger
+from .locks import ENVIRONMENT, Locks, table_lock
+from .request import RecoveryRequest
+from .tables import choose_segments, describe_table, pitr_window, restored_table_name
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The stack's configuration as far as validation needs it.
+
+    Args:
+        environment: the stack's environment.
+        protected: table name → its options (``segments``: number or null).
+        sensitive: names of the sensitive tables.
+    """
+
+    environment: str
+    protected: Mapping[str, Mapping[str, Any]]
+    sensitive: Sequence[str]
+
+
+def validate(
+    request: object,
+    *,
+    stack: Stack,
+    execution_arn: str,
+    dynamodb: DynamoDBClient,
+    stepfunctions: SFNClient,
+    ledger: Ledger,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Check a request; unless it is a dry run, take the locks and open the incident. Returns the plan.
+
+    The plan has ``incidentId``, ``restoreDateTime``, ``mode``, ``dryRun``, ``resumed``; ``tables``: what is to be done;
+    ``finishedTables``: summaries of what earlier executions of the incident have finished; ``temporaryTables``: names
+    of all the tables that the incident restores.
+
+    Raises:
+        InvalidRequest, ConfirmationMismatch, SensitiveTable, UnknownTable, RestoreTimeOutOfRange, RecoveryInProgress:
+            nothing was changed.
+    """
+    asked = RecoveryRequest.parse(request, protected=stack.protected, sensitive=stack.sensitive)
+    incident = Incident(ledger=ledger, clock=clock, incident_id=asked.incident_id, execution_arn=execution_arn)
+    locks = Locks(
+        ledger=ledger,
+        stepfunctions=stepfunctions,
+        clock=clock,
+        execution_arn=execution_arn,
+        incident_id=asked.incident_id,
+    )
+    lock_names = orchestrator_locks(asked.tables)
+    locks.check(lock_names)
+    resumed = incident.check(asked) is not None
+    finished = incident.finished_tables() if resumed else []
+    finished_names = {summary["tableName"] for summary in finished}
+    tables = [
+        _plan_table(dynamodb, name, asked, stack, clock(), resumed=resumed)
+        for name in asked.tables
+        if name not in finished_names
+    ]
+    if not asked.dry_run:
+        locks.acquire(lock_names)
+        incident.open(asked)
+    return {
+        "incidentId": asked.incident_id,
+        "restoreDateTime": to_iso(asked.restore_time),
+        "mode": asked.mode,
+        "dryRun": asked.dry_run,
+        "resumed": resumed,
+        "tables": tables,
+        "finishedTables": finished,
+        "temporaryTables": [
+            restored_table_name(stack.environment, name, asked.restore_time, asked.incident_id) for name in asked.tables
+        ],
+    }
+
+
+def _plan_table(
+    dynamodb: DynamoDBClient, name: str, asked: RecoveryRequest, stack: Stack, now: datetime, *, resumed: bool
+) -> dict[str, Any]:
+    table = describe_table(dynamodb, name)
+    if table.status not in ("ACTIVE", "UPDATING"):
+        raise InvalidRequest(f"Table {name} is {table.status}. Expected ACTIVE: wait until it is, then start again.")
+    restored_name = restored_table_name(stack.environment, name, asked.restore_time, asked.incident_id)
+    # What an earlier execution restored is used again, even if its time has since left the PITR window.
+    if not (resumed and _exists(dynamodb, restored_name)):
+        _check_restore_time(dynamodb, name, asked.restore_time, now)
+    return {
+        "tableName": name,
+        "tableArn": table.arn,
+        "restoredTableName": restored_name,
+        "restoredTableArn": table.arn.removesuffix(name) + restored_name,
+        "items": table.item_count,
+        "bytes": table.size_bytes,
+        "segments": choose_segments(table.size_bytes, stack.protected[name].get("segments")),
+    }
+
+
+def _exists(dynamodb: DynamoDBClient, name: str) -> bool:
+    try:
+        return describe_table(dynamodb, name).status in ("ACTIVE", "CREATING")
+    except UnknownTable:
+        return False
+
+
+def _check_restore_time(dynamodb: DynamoDBClient, name: str, restore_time: datetime, now: datetime) -> None:
+    window = pitr_window(dynamodb, name)
+    if window is None:
+        raise RestoreTimeOutOfRange(
+            f"PITR is switched off on table {name}, so it can be restored to no time at all. Expected PITR to be on "
+            "since before the damage: recover this table from a backup, leave it out of tables, and switch PITR on."
+        )
+    earliest, latest = window
+    if not earliest <= restore_time <= latest:
+        future = " (in the future)" if restore_time > now else ""
+        raise RestoreTimeOutOfRange(
+            f"restoreDateTime is {to_iso(restore_time)}{future}, and table {name} can be restored to any second from "
+            f"{to_iso(earliest)} to {to_iso(latest)}; the latest trails the present by about five minutes. Expected a "
+            "time in that window: choose one before the damage, or wait, then start again."
+        )
+
+
+def orchestrator_locks(tables: Iterable[str]) -> list[str]:
+    """The locks an orchestrator holds for these tables, in the order in which they are taken."""
+    return [ENVIRONMENT, *map(table_lock, sorted(tables))]

@@ -1,0 +1,77 @@
+"""Checks one hard reset before anything is changed, locks its table, and finds where to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.core.clock import utc_now
+from handlers.core.hard_reset import HardReset, Options, check_tables
+from handlers.core.locks import Locks, table_lock
+from handlers.core.request import HardResetRequest
+from handlers.core.tables import check_backup, ttl_attribute
+from handlers.runtime import client, ledger, logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """``request``: the hard reset's input as it came. The rest is the stack's configuration."""
+
+    request: Any
+    execution_arn: str
+    table_name: str
+    sensitive: tuple[str, ...]
+    options: Options
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> Event:
+        """Read the state machine's payload."""
+        return cls(
+            request=event.get("request"),
+            execution_arn=event["executionArn"],
+            table_name=event["tableName"],
+            sensitive=tuple(event["sensitiveTables"]),
+            options=Options(segments=event["segments"], source_patterns=tuple(event["sourceTables"])),
+        )
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - Lambda's signature
+    """Entry point of the function preflight."""
+    parsed = Event.parse(event)
+    request = HardResetRequest.parse(parsed.request, table_name=parsed.table_name)
+    dynamodb, book = client("dynamodb"), ledger()
+    source, destination = check_tables(dynamodb, request, parsed.sensitive, parsed.options)
+    if request.backup_arn is not None:
+        check_backup(dynamodb, request.backup_arn, destination.name)
+    Locks(
+        ledger=book,
+        stepfunctions=client("stepfunctions"),
+        clock=utc_now,
+        execution_arn=parsed.execution_arn,
+        incident_id=request.incident_id,
+        parent_arn=request.orchestrator_execution_arn,
+    ).acquire([table_lock(destination.name)])
+    reset = HardReset(ledger=book, clock=utc_now, incident_id=request.incident_id, table_name=destination.name)
+    record = reset.open(source, destination, parsed.options.segments)
+    plan = reset.plan(record, ttl_attribute(dynamodb, destination.name))
+    logger.info(
+        "hard reset may begin",
+        incident_id=request.incident_id,
+        table=destination.name,
+        phase=plan.phase,
+        attempt=plan.attempt,
+        segments=plan.segments,
+    )
+    return {
+        "incidentId": request.incident_id,
+        "tableName": plan.table_name,
+        "sourceTableName": plan.source_table_name,
+        "phase": plan.phase,
+        "attempt": plan.attempt,
+        "verification": plan.verification,
+        "segments": plan.segments,
+        "ttlAttribute": plan.ttl_attribute,
+        "backupArn": request.backup_arn,
+    }

@@ -1,0 +1,55 @@
+"""What the entry points share: structured logs, clients, the ledger and the deadline of an invocation."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from botocore.config import Config
+
+from handlers.core.clock import Deadline
+from handlers.core.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+logger = Logger(service="dynamodb-dr")
+"""Messages are constant, everything that varies is a field. Never an item's content, never a key's value."""
+
+WORKER_THREADS = 8
+"""Writes under way at once in one worker: enough to hide a round trip of some 10 ms behind one vCPU's work."""
+
+# The Lambda control plane allows some 15 calls a second and region; ten attempts ride out a crowd.
+_CONTROL_PLANE = Config(retries={"mode": "standard", "max_attempts": 10}, connect_timeout=5, read_timeout=30)
+# Throttling is the engine's to answer, under its deadline: the SDK only retries what a moment later may work.
+_DATA_PLANE = Config(
+    retries={"mode": "standard", "max_attempts": 3},
+    connect_timeout=5,
+    read_timeout=30,
+    max_pool_connections=WORKER_THREADS + 2,
+)
+
+
+@cache
+def client(service: str) -> Any:
+    """A control-plane client of this invocation's region, made once a container."""
+    return boto3.client(service, config=_CONTROL_PLANE)  # type: ignore[call-overload]
+
+
+@cache
+def data_client() -> DynamoDBClient:
+    """The DynamoDB client that moves items; may be shared by threads."""
+    return boto3.client("dynamodb", config=_DATA_PLANE)
+
+
+def ledger() -> Ledger:
+    """This stack's ledger."""
+    return Ledger(client("dynamodb"), os.environ["LEDGER_TABLE"])
+
+
+def deadline(context: Any) -> Deadline:
+    """When this invocation has to hand over to the next."""
+    return Deadline(lambda: context.get_remaining_time_in_millis() / 1000)

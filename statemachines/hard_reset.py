@@ -1,0 +1,283 @@
+"""The hard reset of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .leaves import (
+    BACKUP_POLLS,
+    CAPACITY_RETRY,
+    CUT_CAUSE,
+    EXECUTION_ARN,
+    FAIL,
+    FAILURE,
+    INCIDENT_ID,
+    PICK_FIRST_FAILURE,
+    Definition,
+    backup_states,
+    cause_limit,
+    choice,
+    create_backup,
+    lambda_task,
+    no_failures,
+)
+
+# Two workers that meet on one segment settle it by trying again from the newest checkpoint.
+_CONFLICT_RETRY: Definition = {
+    "ErrorEquals": ["CheckpointConflict"],
+    "IntervalSeconds": 5,
+    "BackoffRate": 2,
+    "MaxAttempts": 5,
+    "JitterStrategy": "FULL",
+}
+
+# TTL may delete an item from its expiry on. Whatever expires within this time from the start of the verification is
+# left out of it on both sides; a verification takes minutes to hours, depending on the table's size.
+_EXPIRY_HORIZON_SECONDS = 6 * 3600
+
+# Longer than the largest table takes; an orchestrator waits longer still, so no parent ends before its child.
+TIMEOUT_SECONDS = 7 * 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardResetConfig:
+    """What the definition is made of.
+
+    Args:
+        table_name: the destination, the only table this machine resets.
+        functions: ARNs of the Lambda functions by short name.
+        sensitive_tables: names that must never be a source.
+        source_tables: shell patterns of the names of tables that may be a source.
+        segments: number of scan segments, or None to choose from the table's size.
+        concurrency: how many segments are worked on at once.
+    """
+
+    table_name: str
+    functions: Mapping[str, str]
+    sensitive_tables: Sequence[str]
+    source_tables: Sequence[str]
+    segments: int | None
+    concurrency: int
+
+
+def hard_reset(config: HardResetConfig) -> Definition:
+    """Make the destination equal to the source.
+
+    Confirm the table's name, before anything else runs. Preflight: check both tables, take the lock, find where an
+    earlier execution of the incident stopped. Back up the destination, unless the orchestrator has. Purge all segments
+    and prove that nothing is left. Copy all segments. Digest both sides and compare. Every failure is explained, the
+    lock given up, and the execution fails with the real error; starting the same incident again goes on from there.
+    """
+    name, functions = config.table_name, config.functions
+    plan_fields = ("incidentId", "tableName", "sourceTableName")
+    return {
+        "Comment": f"Hard reset of {name}: purge it, copy the source into it, verify",
+        "QueryLanguage": "JSONata",
+        "TimeoutSeconds": TIMEOUT_SECONDS,
+        "StartAt": "Is the input an object?",
+        "States": {
+            "Is the input an object?": choice(
+                "$type($states.input) = 'object'", then="Confirm the table name", otherwise="Refuse the input"
+            ),
+            "Refuse the input": {
+                "Type": "Fail",
+                "Error": "InvalidRequest",
+                "Cause": "The input is not a JSON object. Expected one with incidentId, sourceTableArn, "
+                "destinationTableArn and tableNameRecoveryConfirmation. Correct the input and start again.",
+            },
+            "Confirm the table name": choice(
+                f"$states.input.tableNameRecoveryConfirmation = '{name}'",
+                then="Preflight",
+                otherwise="Refuse without confirmation",
+            ),
+            "Refuse without confirmation": {
+                "Type": "Fail",
+                "Error": "ConfirmationMismatch",
+                "Cause": f"tableNameRecoveryConfirmation is missing or is not the name of the table. Expected '{name}'"
+                ", exactly: every item of that table will be deleted and replaced. If that is what you want, pass its "
+                "name and start again.",
+            },
+            "Preflight": lambda_task(
+                functions["preflight"],
+                {
+                    "request": "{% $states.input %}",
+                    "executionArn": EXECUTION_ARN,
+                    "tableName": name,
+                    "sensitiveTables": list(config.sensitive_tables),
+                    "sourceTables": list(config.source_tables),
+                    "segments": config.segments,
+                },
+                assign={"plan": "{% $states.result.Payload %}"},
+                next_state="Is the table purged already?",
+                on_failure="Record the failure",
+            ),
+            "Is the table purged already?": choice(
+                # The incident's backup was available before that purge began.
+                "$plan.phase = 'copy'",
+                then="Copy every segment",
+                otherwise="Is there a backup?",
+            ),
+            "Is there a backup?": choice(
+                # Preflight has seen that it is of this table and available.
+                "$plan.backupArn != null",
+                then="Purge every segment",
+                otherwise="Back up the table",
+            ),
+            "Back up the table": create_backup(
+                name, "$plan.incidentId", next_state="Wait for the backup", on_failure="Record the failure"
+            ),
+            **backup_states(then="Purge every segment", on_failure="Record the failure", polls=BACKUP_POLLS),
+            "Purge every segment": _for_every_segment(
+                "purge",
+                functions["purge-segment"],
+                config.concurrency,
+                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields} | _SEGMENT,
+                next_state="Is every segment purged?",
+            ),
+            "Is every segment purged?": choice(
+                no_failures("$plan.segments"), then="Prove the destination is empty", otherwise="Pick the first failure"
+            ),
+            "Prove the destination is empty": lambda_task(
+                functions["prove-empty"],
+                {field: f"{{% $plan.{field} %}}" for field in ("incidentId", "tableName")},
+                next_state="Copy every segment",
+                on_failure="Record the failure",
+            ),
+            "Copy every segment": _for_every_segment(
+                "copy",
+                functions["copy-segment"],
+                config.concurrency,
+                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields} | _SEGMENT,
+                next_state="Is every segment copied?",
+            ),
+            "Is every segment copied?": choice(
+                no_failures("$plan.segments"), then="Set the expiry horizon", otherwise="Pick the first failure"
+            ),
+            "Set the expiry horizon": {
+                "Type": "Pass",
+                "Comment": "Once for all segments, so that both sides leave out the same items",
+                "Assign": {"expiryHorizon": f"{{% $floor($millis() / 1000) + {_EXPIRY_HORIZON_SECONDS} %}}"},
+                "Next": "Digest every segment of both sides",
+            },
+            "Digest every segment of both sides": _for_every_segment(
+                "digest",
+                functions["digest-segment"],
+                config.concurrency,
+                items="{% $append([0..$plan.segments - 1].{'side': 'source', 'segment': $}, "
+                "[0..$plan.segments - 1].{'side': 'destination', 'segment': $}) %}",
+                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields}
+                | {
+                    "side": "{% $states.context.Map.Item.Value.side %}",
+                    "segment": "{% $states.context.Map.Item.Value.segment %}",
+                    "totalSegments": "{% $plan.segments %}",
+                    "generation": "{% $plan.verification %}",
+                    "ttlAttribute": "{% $plan.ttlAttribute %}",
+                    "expiryHorizon": "{% $expiryHorizon %}",
+                    "causeLimit": cause_limit("2 * $plan.segments"),
+                },
+                next_state="Is every segment digested?",
+            ),
+            "Is every segment digested?": choice(
+                no_failures("2 * $plan.segments"), then="Verify", otherwise="Pick the first failure"
+            ),
+            "Verify": lambda_task(
+                functions["verify"],
+                {field: f"{{% $plan.{field} %}}" for field in ("incidentId", "tableName")},
+                assign={"summary": "{% $states.result.Payload %}"},
+                next_state="Unlock",
+                on_failure="Record the failure",
+            ),
+            "Unlock": lambda_task(
+                functions["unlock"],
+                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN, "tableName": name},
+                next_state="Done",
+                # A lock left behind is taken over from an execution that has ended.
+                on_failure="Done",
+            ),
+            "Done": {"Type": "Succeed", "Output": "{% $summary %}"},
+            "Pick the first failure": PICK_FIRST_FAILURE,
+            "Record the failure": lambda_task(
+                functions["record-outcome"],
+                {
+                    "wholeIncident": False,
+                    "incidentId": INCIDENT_ID,
+                    "executionArn": EXECUTION_ARN,
+                    "error": "{% $states.input.error %}",
+                    "cause": "{% $states.input.cause %}",
+                },
+                next_state="Unlock after the failure",
+                on_failure="Unlock after the failure",
+                failure_output=_INPUT_FAILURE,
+            ),
+            "Unlock after the failure": lambda_task(
+                functions["unlock"],
+                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN, "tableName": name},
+                output=_INPUT_FAILURE,
+                next_state="Fail",
+                on_failure="Fail",
+                failure_output=_INPUT_FAILURE,
+            ),
+            "Fail": FAIL,
+        },
+    }
+
+
+_INPUT_FAILURE: Definition = {"error": "{% $states.input.error %}", "cause": "{% $states.input.cause %}"}
+"""The failure that is being handled, kept when handling it fails."""
+
+_SEGMENT: Definition = {
+    "segment": "{% $states.context.Map.Item.Value %}",
+    "totalSegments": "{% $plan.segments %}",
+    "generation": "{% $plan.attempt %}",
+    "causeLimit": cause_limit("$plan.segments"),
+}
+
+
+def _for_every_segment(
+    phase: str,
+    function_arn: str,
+    concurrency: int,
+    *,
+    selector: Definition,
+    next_state: str,
+    items: str = "{% [0..$plan.segments - 1] %}",
+) -> Definition:
+    """A Distributed Map whose children each call the worker until their segment is complete.
+
+    A child is an execution with a history of its own, so it may call as often as it takes. It answers with the
+    segment's number, or with its failure.
+    """
+    work, check, done, failed = (
+        f"{phase.capitalize()} the segment",
+        "Is the segment complete?",
+        "Segment complete",
+        "Segment failed",
+    )
+    return {
+        "Type": "Map",
+        "Label": phase.capitalize(),
+        "Items": items,
+        "ItemSelector": selector,
+        "MaxConcurrency": concurrency,
+        "ItemProcessor": {
+            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+            "StartAt": work,
+            "States": {
+                work: lambda_task(
+                    function_arn,
+                    "{% $states.input %}",
+                    output="{% $merge([$states.input, {'complete': $states.result.Payload.complete}]) %}",
+                    next_state=check,
+                    on_failure=failed,
+                    failure_output={"error": "{% $states.errorOutput.Error %}", "cause": CUT_CAUSE},
+                    retry=(CAPACITY_RETRY, _CONFLICT_RETRY),
+                ),
+                check: choice("$states.input.complete", then=done, otherwise=work),
+                done: {"Type": "Succeed", "Output": "{% $states.input.segment %}"},
+                failed: {"Type": "Succeed", "Comment": "The parent reads the failure from the Map's result"},
+            },
+        },
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": FAILURE, "Next": "Record the failure"}],
+        "Next": next_state,
+    }
