@@ -73,7 +73,7 @@ class ProtectedTable:
             )
         return cls(
             name=_table_name("tables", options.get("name")),
-            segments=_whole_number(options, "segments", None, 1, 2000),
+            segments=_whole_number(options, "segments", None, 1, 1000),
             concurrency=_whole_number(options, "concurrency", _DEFAULT_CONCURRENCY, 1, 1000) or _DEFAULT_CONCURRENCY,
         )
 

@@ -14,7 +14,7 @@ Definition = dict[str, Any]
 _LAMBDA_TIMEOUT_SECONDS = 960
 
 # A Map's result must stay below 256 KiB: the causes of all its children together get this much of it.
-_CAUSES_BUDGET = 100_000
+_CAUSES_BUDGET = 60_000
 _LONGEST_CAUSE = 1500
 
 INCIDENT_ID = (

@@ -27,7 +27,7 @@ _BYTES_PER_SEGMENT = 256 * 1024 * 1024
 # DescribeTable's size is refreshed about every six hours, so a small number says little: never fewer than this.
 _MIN_SEGMENTS = 4
 # Keeps a Distributed Map's result array, one number a segment, far below the 256 KiB of a state's payload.
-_MAX_SEGMENTS = 2000
+_MAX_SEGMENTS = 1000
 _MAX_NAME_LENGTH = 255  # DynamoDB's limit for table names
 
 
@@ -118,7 +118,7 @@ def parse_table_arn(arn: object, field: str) -> TableArn:
 
 
 def choose_segments(size_bytes: int, override: int | None = None) -> int:
-    """How many scan segments to work a table of this size with: one a 256 MiB, between 4 and 2,000."""
+    """How many scan segments to work a table of this size with: one a 256 MiB, between 4 and 1,000."""
     if override is not None:
         return override
     return max(_MIN_SEGMENTS, min(_MAX_SEGMENTS, math.ceil(size_bytes / _BYTES_PER_SEGMENT)))

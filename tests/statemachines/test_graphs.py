@@ -1,0 +1,212 @@
+"""Both machines as graphs: nothing dangling, every failure caught with its cause, no way to the purge but the safe one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import botocore.session
+import jsonata
+import pytest
+
+from handlers.core.errors import FINAL_ERRORS
+from statemachines import hard_reset as hard_reset_module
+from statemachines import orchestrator as orchestrator_module
+
+from .asl import Graph, assigned, expressions, graphs, variables
+from .definitions import DEFINITIONS, hard_reset_definition, orchestrator_definition
+
+ALL_GRAPHS = [
+    pytest.param(graph, id=f"{name}{graph.path}") for name, make in DEFINITIONS.items() for graph in graphs(make())
+]
+ALL_STATES = [
+    pytest.param(graph, name, id=f"{machine}{graph.path}:{name}")
+    for machine, make in DEFINITIONS.items()
+    for graph in graphs(make())
+    for name in graph.states
+]
+RETRY_FIELDS = {"ErrorEquals", "IntervalSeconds", "BackoffRate", "MaxAttempts", "MaxDelaySeconds", "JitterStrategy"}
+FIELDS_BY_TYPE = {
+    "Task": {"Resource", "Arguments", "TimeoutSeconds", "Retry", "Catch", "Output", "Assign", "Next", "End"},
+    "Choice": {"Choices", "Default"},
+    "Pass": {"Output", "Assign", "Next", "End"},
+    "Wait": {"Seconds", "Timestamp", "Next", "End"},
+    "Succeed": {"Output"},
+    "Fail": {"Error", "Cause"},
+    "Parallel": {"Branches", "Catch", "Output", "Next", "End"},
+    "Map": {
+        "Label", "Items", "ItemSelector", "MaxConcurrency", "ItemProcessor", "Catch", "Output", "Assign", "Next", "End",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
+def test_every_target_exists_and_every_state_is_reachable(graph: Graph) -> None:
+    """Catches a misspelt state name, which Step Functions refuses, and a dead state, which it does not."""
+    targets = {target for name in graph.states for target in graph.targets(name)}
+    assert targets <= set(graph.states)
+    assert graph.reachable() == set(graph.states)
+
+
+@pytest.mark.parametrize(("graph", "name"), ALL_STATES)
+def test_fields_are_known(graph: Graph, name: str) -> None:
+    """Catches a misspelt field, e.g. an unknown one in Retry, which linters for this language overlook."""
+    state = graph.states[name]
+    assert set(state) <= FIELDS_BY_TYPE[state["Type"]] | {"Type", "Comment"}
+    for retrier in state.get("Retry", []):
+        assert set(retrier) <= RETRY_FIELDS
+    assert len(name) <= 80
+
+
+@pytest.mark.parametrize(("graph", "name"), ALL_STATES)
+def test_every_task_retries_and_catches(graph: Graph, name: str) -> None:
+    """Catches a task whose failure would end the execution without a record, a report or the real cause."""
+    state = graph.states[name]
+    if state["Type"] not in ("Task", "Map", "Parallel"):
+        return
+    assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+    for handlers in (state.get("Retry", []), state["Catch"]):
+        for position, handler in enumerate(handlers):
+            if "States.ALL" in handler["ErrorEquals"]:
+                assert handler["ErrorEquals"] == ["States.ALL"], "States.ALL must stand alone"
+                assert position == len(handlers) - 1, "States.ALL must be last"
+    if state["Type"] == "Task":
+        assert state["Retry"]
+        if state["Resource"].endswith("lambda:invoke"):
+            final = [retrier for retrier in state["Retry"] if retrier["MaxAttempts"] == 0]
+            assert [list(FINAL_ERRORS)] == [retrier["ErrorEquals"] for retrier in final]
+
+
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
+def test_fails_keep_the_real_error(graph: Graph) -> None:
+    """Catches a Fail state that hides the cause behind a fixed text (but for refusals, which are their own cause)."""
+    for name, state in graph.states.items():
+        if state["Type"] == "Fail" and not name.startswith("Refuse"):
+            assert state["Error"] == "{% $states.input.error %}"
+            assert state["Cause"] == "{% $states.input.cause %}"
+
+
+@pytest.mark.parametrize(("graph", "name"), ALL_STATES)
+def test_expressions_parse(graph: Graph, name: str) -> None:
+    """Catches an expression that is no JSONata, which shows only when its state runs."""
+    for expression in expressions(graph.states[name]):
+        jsonata.Jsonata(expression)
+
+
+@pytest.mark.parametrize("graph", ALL_GRAPHS)
+def test_variables_are_assigned_where_they_are_read(graph: Graph) -> None:
+    """Catches a misspelt variable, and one that a Distributed Map's child reads from outside, where it has none."""
+    if not graph.isolated:
+        return  # checked with the graph around it
+    definition = {"StartAt": graph.start, "States": graph.states}
+    inside = [part for part in graphs(definition) if part.path == "/" or not part.isolated]
+    known = {name for part in inside for state in part.states.values() for name in assigned(state)}
+    for part in inside:
+        for name, state in part.states.items():
+            for expression in expressions(state):
+                assert variables(expression) <= known, f"{name}: {expression}"
+
+
+def _api_members(service: str, operation: str) -> tuple[set[str], set[str]]:
+    model = botocore.session.get_session().get_service_model(service)
+    shape = model.operation_model(operation).input_shape
+    assert shape is not None
+    return set(shape.members), set(shape.required_members)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("graph", "name"), ALL_STATES)
+def test_service_calls_exist_with_these_arguments(graph: Graph, name: str) -> None:
+    """Catches a misspelt SDK action or argument, which Step Functions reports only at run time."""
+    resource = graph.states[name].get("Resource", "")
+    if ":aws-sdk:" in resource:
+        service, action = resource.split(":")[-2:]
+    elif resource.endswith("lambda:invoke"):
+        service, action = "lambda", "invoke"
+    elif resource.endswith("sns:publish"):
+        service, action = "sns", "publish"
+    elif resource.endswith("startExecution.sync:2"):
+        service, action = "stepfunctions", "startExecution"
+    else:
+        assert not resource
+        return
+    members, required = _api_members(service, action[0].upper() + action[1:])
+    arguments = set(graph.states[name]["Arguments"])
+    if service == "stepfunctions":
+        arguments = {argument[0].lower() + argument[1:] for argument in arguments}
+    assert arguments <= members
+    assert required <= arguments
+
+
+def _main_graph(definition: dict[str, Any]) -> Graph:
+    return next(graphs(definition))
+
+
+@pytest.mark.parametrize(
+    "guard",
+    ["Is the input an object?", "Confirm the table name", "Preflight"],
+)
+def test_no_way_to_the_purge_around_a_guard(guard: str) -> None:
+    """Catches a shortcut to the purge without confirmation, or without the preflight that sees the restore ready."""
+    graph = _main_graph(hard_reset_definition())
+    assert "Purge every segment" in graph.reachable()
+    assert "Purge every segment" not in graph.reachable(without=[guard])
+    assert "Copy every segment" not in graph.reachable(without=[guard])
+
+
+def test_no_way_to_the_purge_without_an_available_backup() -> None:
+    """Catches a purge of data that is not backed up."""
+    graph = _main_graph(hard_reset_definition())
+    available = [("Is the backup available?", "Purge every segment"), ("Is there a backup?", "Purge every segment")]
+    assert "Purge every segment" not in graph.reachable(cut=available)
+    rule = graph.states["Is the backup available?"]["Choices"][0]
+    assert (rule["Condition"], rule["Next"]) == ("{% $states.input.status = 'AVAILABLE' %}", "Purge every segment")
+    given = graph.states["Is there a backup?"]["Choices"][0]
+    assert given["Condition"] == "{% $plan.backupArn != null %}"
+
+
+def test_a_copy_follows_a_proof_of_emptiness() -> None:
+    """Catches a copy over leftovers. An incident that is resumed after that proof may go on with the copy."""
+    graph = _main_graph(hard_reset_definition())
+    resumed = ("Is the table purged already?", "Copy every segment")
+    assert "Copy every segment" not in graph.reachable(without=["Prove the destination is empty"], cut=[resumed])
+    assert graph.states["Is the table purged already?"]["Choices"][0]["Condition"] == "{% $plan.phase = 'copy' %}"
+
+
+@pytest.mark.parametrize(
+    ("goal", "guard"),
+    [
+        ("Freeze the functions", "Validate the request"),
+        ("Freeze the functions", "Is it a dry run?"),
+        ("Reset every table", "Are the functions frozen?"),
+        ("Reset every table", "Prepare every table"),
+        ("Reset every table", "Is every table prepared?"),
+        ("Release the functions", "Is every table verified?"),
+        ("Delete the temporary tables", "Is every table verified?"),
+        ("Done", "Record the success"),
+        ("Release after the failure", "Is a table half restored?"),
+    ],
+)
+def test_orchestrator_keeps_its_order(goal: str, guard: str) -> None:
+    """Catches a path that resets before everything is prepared, or serves tables that are not verified."""
+    graph = _main_graph(orchestrator_definition())
+    assert goal in graph.reachable()
+    assert goal not in graph.reachable(without=[guard])
+
+
+def test_every_failure_is_told() -> None:
+    """Catches a way to the end in failure that nobody hears of."""
+    graph = _main_graph(orchestrator_definition())
+    assert "Fail" not in graph.reachable(without=["Tell of the failure"])
+
+
+def test_no_parent_times_out_before_its_child() -> None:
+    """Catches the orchestrator giving up on a hard reset that still runs."""
+    assert orchestrator_definition()["TimeoutSeconds"] > hard_reset_definition()["TimeoutSeconds"]
+    for make in DEFINITIONS.values():
+        for graph in graphs(make()):
+            for state in graph.states.values():
+                if state.get("Resource", "").endswith("lambda:invoke"):
+                    assert state["TimeoutSeconds"] > 900, "Lambda's longest invocation"
+                if "startExecution" in state.get("Resource", ""):
+                    assert "TimeoutSeconds" not in state
+    a_day = orchestrator_module.RESTORE_POLLS * orchestrator_module.RESTORE_POLL_SECONDS
+    assert a_day + hard_reset_module.TIMEOUT_SECONDS < orchestrator_module.TIMEOUT_SECONDS

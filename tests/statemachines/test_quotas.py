@@ -1,0 +1,127 @@
+"""No quota of Step Functions is broken: with 100 tables, with restores of ten hours, with the largest tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from handlers.core.hard_reset import MODE
+from handlers.core.tables import choose_segments
+from statemachines import leaves
+from statemachines.orchestrator import RESTORE_POLL_SECONDS, RESTORE_POLLS
+
+from .asl import graphs
+from .definitions import hard_reset_definition, orchestrator_definition
+
+HISTORY_EVENTS = 25_000  # of one Standard execution
+PAYLOAD_BYTES = 262_144  # of a state's input or output
+INLINE_CONCURRENCY = 40  # of an inline Map
+DISTRIBUTED_CHILDREN = 10_000  # running at once
+TABLES = 100
+RESTORE_SECONDS = 10 * 3600
+
+# Events of one pass through a state: entered and exited; a task also scheduled, started and succeeded or failed; a Map
+# or Parallel also started and succeeded; a Distributed Map also MapRunStarted and MapRunSucceeded.
+EVENTS = {"Task": 5, "Choice": 2, "Pass": 2, "Wait": 2, "Succeed": 2, "Fail": 1, "Parallel": 4, "Map": 6}
+ITERATION_EVENTS = 2  # an inline Map's iteration: started, succeeded
+RETRIES = 10  # a task that fails and is retried adds scheduled, started and failed each time
+RETRY_EVENTS = 3
+
+
+def events(states: dict[str, Any]) -> int:
+    """Events of one pass through all of these states, each task retried to its limit."""
+    total = 0
+    for state in states.values():
+        total += EVENTS[state["Type"]]
+        if state["Type"] == "Task":
+            total += RETRIES * RETRY_EVENTS
+    return total
+
+
+def test_one_tables_preparation_fits_one_history() -> None:
+    """Catches a poll so frequent that a ten-hour restore ends its own execution; a whole day must fit too."""
+    graph = {part.path: part for part in graphs(orchestrator_definition())}
+    restore = graph["/Prepare every table/Restore and back up[0]"].states
+    backup = graph["/Prepare every table/Restore and back up[1]"].states
+    look = ("Wait for the restore", "Look at the restored table", "Is the restored table active?")
+    restore_look = sum(EVENTS[restore[name]["Type"]] for name in look)
+    backup_look = sum(
+        EVENTS[backup[name]["Type"]]
+        for name in ("Wait for the backup", "Look at the backup", "Is the backup available?")
+    )
+    once = events(dict(restore)) + events(dict(backup)) + 600 * RETRY_EVENTS  # waiting for the quota of 50 restores
+    assert RESTORE_POLLS * RESTORE_POLL_SECONDS >= RESTORE_SECONDS
+    worst = once + RESTORE_POLLS * restore_look + leaves.BACKUP_POLLS * backup_look
+    assert RESTORE_SECONDS // RESTORE_POLL_SECONDS * restore_look > 5000, "the polls are what counts"
+    assert worst < HISTORY_EVENTS
+
+
+def test_orchestrator_of_a_hundred_tables_fits_one_history() -> None:
+    """Catches per-table work that is done in the orchestrator's own history."""
+    definition = orchestrator_definition()
+    own = events(definition["States"])
+    delete = definition["States"]["Delete the temporary tables"]
+    iterations = TABLES * (ITERATION_EVENTS + events(delete["ItemProcessor"]["States"]))
+    # Each loop of freeze or release is one Lambda of up to 15 minutes: 100 of them are a day.
+    loops = 3 * 100 * (EVENTS["Task"] + EVENTS["Choice"])
+    assert own + iterations + loops < HISTORY_EVENTS
+    assert delete["MaxConcurrency"] <= INLINE_CONCURRENCY
+
+
+def test_work_per_table_and_segment_runs_in_executions_of_its_own() -> None:
+    """Catches a Map over tables or segments that would share its parent's history, 40 at a time."""
+    for definition, inline in (
+        (hard_reset_definition(), set()),
+        (orchestrator_definition(), {"Delete the temporary tables"}),
+    ):
+        maps = {name: state for name, state in definition["States"].items() if state["Type"] == "Map"}
+        assert len(maps) >= 3
+        for name, state in maps.items():
+            mode = "INLINE" if name in inline else "DISTRIBUTED"
+            assert state["ItemProcessor"]["ProcessorConfig"]["Mode"] == mode
+            assert state["MaxConcurrency"] < DISTRIBUTED_CHILDREN
+            assert len(state.get("Label", "")) <= 40
+
+
+def _table(index: int) -> dict[str, Any]:
+    name = f"{index:03d}".rjust(255, "x")
+    arn = "arn:aws:dynamodb:ap-southeast-2:123456789012:table/"
+    return {
+        "tableName": name,
+        "tableArn": arn + name,
+        "restoredTableName": name,
+        "restoredTableArn": arn + name,
+        "items": 10**10,
+        "bytes": 10**13,
+        "segments": 1000,
+    }
+
+
+def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
+    """Catches a plan, a Map's result or the final output that outgrows 256 KiB."""
+    plan = {"tables": [_table(index) for index in range(TABLES)], "temporaryTables": ["x" * 255] * TABLES}
+    assert len(json.dumps(plan)) < PAYLOAD_BYTES
+    summary = {
+        "tableName": "x" * 255,
+        "mode": MODE,
+        **dict.fromkeys(("purgedItems", "copiedItems", "verifiedItems", "durationSeconds"), 10**10),
+        "expiredItems": {"source": 10**10, "destination": 10**10},
+        "sourceDigest": "f" * 64,
+        "destinationDigest": "f" * 64,
+        "verified": True,
+        "consumedCapacity": {"readUnits": 10.0**11, "writeUnits": 10.0**11},
+    }
+    assert len(json.dumps([summary] * TABLES)) < PAYLOAD_BYTES
+    prepared = {"tableName": "x" * 255, "tableArn": "x" * 310, "restoredTableArn": "x" * 310, "backupArn": "x" * 350}
+    assert len(json.dumps([prepared] * TABLES)) < PAYLOAD_BYTES
+
+
+def test_results_of_the_most_segments_fit_even_if_all_fail() -> None:
+    """Catches causes of thousands of failed segments that together end the execution with States.DataLimitExceeded."""
+    most = choose_segments(10**15)
+    for children in (1, 50, most, 2 * most):
+        limit = min(leaves._LONGEST_CAUSE, leaves._CAUSES_BUDGET // children)
+        failure = {"error": "CapacityExhausted", "cause": "x" * limit}
+        # Escaping a cause that is JSON may lengthen it by a quarter.
+        assert len(json.dumps([failure] * children)) * 1.25 < PAYLOAD_BYTES, children
+    assert len(json.dumps(list(range(most)))) < PAYLOAD_BYTES
