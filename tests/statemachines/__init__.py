@@ -1,0 +1,1 @@
+"""Tests of the state machines: as definitions, and executed."""

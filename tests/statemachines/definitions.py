@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from components.recovery_functions import FUNCTION_NAMES
 from statemachines.hard_reset import HardResetConfig, hard_reset
 from statemachines.leaves import Definition
 from statemachines.orchestrator import OrchestratorConfig, orchestrator
-
-from components.recovery_functions import FUNCTION_NAMES
 
 FUNCTIONS = {name: f"arn:aws:lambda:us-east-1:123456789012:function:test-dr-{name}" for name in FUNCTION_NAMES}
 TABLES = ("test-licenses", "test-providers")

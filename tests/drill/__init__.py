@@ -1,0 +1,1 @@
+"""Tests of the rehearsal: its data, its damage, its proof and its reports."""

@@ -1,0 +1,77 @@
+"""The stack's configuration: every mistake is named before anything is deployed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.settings import ConfigurationError, Settings
+from localaws.deployment import DeploymentError, plan
+
+from .conftest import PROJECT
+
+VALID: dict[str, Any] = {
+    "environment": "test",
+    "tables": ["test-licenses", {"name": "test-providers", "segments": 8, "concurrency": 3}],
+    "sensitiveTables": ["test-ssn"],
+    "freeze": {"namePrefix": "test-app-", "tag": {"key": "system", "value": "x"}, "exclude": ["test-app-status"]},
+}
+
+
+def test_valid_settings_are_read() -> None:
+    """Catches options that are accepted and then forgotten."""
+    settings = Settings.parse(VALID)
+    assert [(table.name, table.segments, table.concurrency) for table in settings.tables] == [
+        ("test-licenses", None, 25),
+        ("test-providers", 8, 3),
+    ]
+    assert settings.source_tables == ("dr-test.*",)
+    assert settings.freeze.exclude == ("test-app-status",)
+    assert settings.freeze.event_source_mappings is True
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"environment": None}, "environment"),
+        ({"environment": "Prod"}, "environment"),
+        ({"environment": "p" * 17}, "environment"),
+        ({"environment": "a.b"}, "environment"),
+        ({"tables": None}, "tables"),
+        ({"tables": []}, "tables"),
+        ({"tables": "test-licenses"}, "tables"),
+        ({"tables": ["x"]}, "tables"),
+        ({"tables": [7]}, "tables"),
+        ({"tables": ["test-licenses", "test-licenses"]}, "twice"),
+        ({"tables": [{"name": "test-licenses", "segment": 3}]}, "segment"),
+        ({"tables": [{"name": "test-licenses", "segments": 0}]}, "segments"),
+        ({"tables": [{"name": "test-licenses", "segments": True}]}, "segments"),
+        ({"tables": [{"segments": 3}]}, "tables"),
+        ({"tables": ["test-ssn"]}, "sensitive"),
+        ({"tables": ["dr-test.licenses"]}, "dr-test."),
+        ({"sensitiveTables": "test-ssn"}, "sensitiveTables"),
+        ({"sensitiveTables": [""]}, "sensitiveTables"),
+        ({"freeze": None}, "freeze"),
+        ({"freeze": {}}, "namePrefix"),
+        ({"freeze": {"namePrefix": ""}}, "namePrefix"),
+        ({"freeze": {"prefix": "x"}}, "prefix"),
+        ({"freeze": {"tag": {"key": "x"}}}, "tag"),
+        ({"freeze": {"namePrefix": "x", "exclude": "y"}}, "exclude"),
+        ({"freeze": {"namePrefix": "x", "eventSourceMappings": "no"}}, "eventSourceMappings"),
+        ({"workerTimeoutSeconds": 901}, "workerTimeoutSeconds"),
+        ({"logRetentionDays": 8}, "logRetentionDays"),
+    ],
+)
+def test_a_mistake_is_named(change: dict[str, Any], words: str) -> None:
+    """Catches a mistake that would be deployed; each message says what was found and what is expected."""
+    with pytest.raises(ConfigurationError) as error:
+        Settings.parse({**VALID, **change})
+    assert words in str(error.value)
+    assert "Expected" in str(error.value)
+
+
+def test_a_table_in_both_lists_fails_the_preview() -> None:
+    """Catches a sensitive table that becomes a protected one: the program itself must refuse."""
+    with pytest.raises(DeploymentError, match="sensitive table is never recovered"):
+        plan(PROJECT, "prod", {"sensitiveTables": ["prod-licenses"]})
