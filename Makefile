@@ -1,0 +1,50 @@
+# make help lists what there is. Everything runs in .venv, which is created when missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types snapshots local-up local-down clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "found Python %d.%d, expected 3.11 or later: make PYTHON=/path/to/python3.11 …" % v[:2])'
+	@echo "Creating $(VENV) (once; takes a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(READY) ## rehearse a recovery on the embedded AWS; writes build/drill/report.html
+	@$(BIN)/python -m localaws drill
+
+test: $(READY) ## run the tests
+	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+check: $(READY) lint types test ## what CI runs: format, lint, types, tests
+
+lint: $(READY) ## check format and lint
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(READY) ## check types
+	@$(BIN)/mypy
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+snapshots: $(READY) ## write the snapshots of the state machines anew
+	@UPDATE_SNAPSHOTS=1 $(BIN)/pytest -q tests/statemachines/test_snapshots.py
+
+local-up: $(READY) ## start the embedded AWS with the local stack, for practice with the AWS CLI
+	@$(BIN)/python -m localaws up
+
+local-down: $(READY) ## stop it
+	@$(BIN)/python -m localaws down
+
+clean: ## remove what was built, but not .venv
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,143 @@
+"""Names, segments and ARNs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from handlers.core.errors import InvalidRequest
+from handlers.core.tables import (
+    KeyAttribute,
+    TableArn,
+    TableDescription,
+    choose_segments,
+    describe_table,
+    parse_table_arn,
+    restored_table_name,
+)
+
+MIB = 1024 * 1024
+TIME = datetime(2026, 11, 20, 9, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("size", "segments"),
+    [
+        (0, 4),
+        (1, 4),
+        (4 * 256 * MIB, 4),
+        (4 * 256 * MIB + 1, 5),
+        (100 * 1024 * MIB, 400),
+        (10**15, 2000),
+    ],
+)
+def test_segments_grow_with_the_table(size: int, segments: int) -> None:
+    """No segments at all for a table whose size DynamoDB has not counted yet: nothing is purged, nothing copied."""
+    assert choose_segments(size) == segments
+
+
+def test_the_configuration_decides_about_segments() -> None:
+    """An override that is ignored, or rounded up to the minimum."""
+    assert choose_segments(10**15, 1) == 1
+    assert choose_segments(0, 7) == 7
+
+
+def test_a_restored_table_is_found_again() -> None:
+    """A resumed incident does not find its restored table, and restores another one (or the operator's time moved)."""
+    name = restored_table_name("prod", "prod-licenses", TIME, "bad-migration")
+    assert name == restored_table_name("prod", "prod-licenses", TIME, "bad-migration")
+    in_another_zone = TIME.astimezone(timezone(timedelta(hours=5)))
+    assert name == restored_table_name("prod", "prod-licenses", in_another_zone, "bad-migration")
+    assert name.startswith("dr-prod.prod-licenses.20261120T090000Z.")
+
+
+def test_every_argument_gives_another_name() -> None:
+    """Two incidents, times or tables share one restored table: a table is reset from the wrong data."""
+    names = {
+        restored_table_name("prod", "licenses", TIME, "a"),
+        restored_table_name("prod", "licenses", TIME, "b"),
+        restored_table_name("prod", "licenses", TIME + timedelta(seconds=1), "a"),
+        restored_table_name("prod", "languages", TIME, "a"),
+        restored_table_name("test", "licenses", TIME, "a"),
+    }
+    assert len(names) == 5
+
+
+def test_the_longest_table_names_stay_distinct_and_valid() -> None:
+    """A name of 255 characters is cut: two tables that differ at their end share one restored table."""
+    one, other = "x" * 254 + "a", "x" * 254 + "b"
+    names = {restored_table_name("production", table, TIME, "i" * 64) for table in (one, other)}
+    assert len(names) == 2
+    assert {len(name) for name in names} == {255}
+
+
+def test_the_prefix_belongs_to_one_environment() -> None:
+    """The roles of one environment reach the restored tables of another whose name begins alike."""
+    assert not restored_table_name("prod-eu", "licenses", TIME, "a").startswith("dr-prod.")
+
+
+def test_a_table_arn() -> None:
+    """A part of the ARN is taken for another."""
+    assert parse_table_arn("arn:aws-us-gov:dynamodb:us-gov-west-1:123456789012:table/a.b-c_d", "f") == TableArn(
+        partition="aws-us-gov", region="us-gov-west-1", account="123456789012", name="a.b-c_d"
+    )
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        None,
+        5,
+        "",
+        "licenses",
+        "arn:aws:dynamodb:us-east-1:123456789012:table/",
+        "arn:aws:dynamodb:us-east-1:123456789012:table/a/index/b",
+        "arn:aws:dynamodb:us-east-1:123456789012:table/a/backup/01",
+        "arn:aws:dynamodb:us-east-1:12345678901:table/a",
+        "arn:aws:dynamodb::123456789012:table/a",
+        "arn:aws:s3:::a",
+        " arn:aws:dynamodb:us-east-1:123456789012:table/a",
+        ["arn:aws:dynamodb:us-east-1:123456789012:table/a"],
+    ],
+)
+def test_anything_else_is_refused(arn: object) -> None:
+    """The ARN of an index, stream or backup is taken for its table."""
+    with pytest.raises(InvalidRequest, match="sourceTableArn is"):
+        parse_table_arn(arn, "sourceTableArn")
+
+
+class OneTable:
+    """A DynamoDB client that knows one table."""
+
+    def describe_table(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - the API's own spelling
+        """The description, with the sort key first, as some tables were created."""
+        return {
+            "Table": {
+                "TableName": TableName,
+                "TableArn": f"arn:aws:dynamodb:us-east-1:123456789012:table/{TableName}",
+                "TableStatus": "ACTIVE",
+                "KeySchema": [
+                    {"AttributeName": "code", "KeyType": "RANGE"},
+                    {"AttributeName": "country", "KeyType": "HASH"},
+                ],
+                "AttributeDefinitions": [
+                    {"AttributeName": "indexed", "AttributeType": "B"},
+                    {"AttributeName": "code", "AttributeType": "N"},
+                    {"AttributeName": "country", "AttributeType": "S"},
+                ],
+            }
+        }
+
+
+def test_a_description_is_put_in_order() -> None:
+    """Keys are compared in the order in which a table happened to be created, or with an index's attribute."""
+    table: TableDescription = describe_table(OneTable(), "t")  # type: ignore[arg-type] # a stand-in for one call
+    assert table.key == (
+        KeyAttribute(name="country", role="HASH", type="S"),
+        KeyAttribute(name="code", role="RANGE", type="N"),
+    )
+    assert table.key_names == ("country", "code")
+    assert table.describe_key() == "country (HASH, S), code (RANGE, N)"
+    assert (table.size_bytes, table.item_count, table.restored_from_arn) == (0, 0, None)
