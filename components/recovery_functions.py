@@ -130,7 +130,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._add(
             "record-outcome",
             "Records how an execution ended, and finds the real cause of a failure",
-            [may.ledger("GetItem", "UpdateItem", "Query")],
+            [may.ledger("GetItem", "UpdateItem", "DeleteItem", "Query")],
         )
         self._add(
             "unlock",

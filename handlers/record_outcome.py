@@ -25,8 +25,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     ``stayFrozen`` (the point of no return is passed, and the work is not finished).
     """
     incident_id = event["incidentId"]
-    error, cause = ("", "") if event["error"] is None else explain(event["error"], event["cause"])
-    if error:
+    failed = event["error"] is not None
+    error, cause = explain(event["error"], event["cause"]) if failed else ("", "")
+    if failed:
         logger.error("execution failed", incident_id=incident_id, error=error, cause=cause)
     answer = {"error": error, "cause": cause, "recorded": False, "stayFrozen": False}
     # A request so malformed that it has no usable incidentId has opened nothing.
@@ -35,7 +36,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     incident = Incident(ledger=ledger(), clock=utc_now, incident_id=incident_id, execution_arn=event["executionArn"])
     if not incident.owned():
         return answer
-    if error and incident.must_stay_frozen(incident.tables()):
+    if failed and incident.must_stay_frozen():
         answer |= {"stayFrozen": True, "cause": cause + _STAYS_FROZEN}
-    incident.close("FAILED" if error else "SUCCEEDED", error=error, cause=str(answer["cause"]))
+    incident.close("FAILED" if failed else "SUCCEEDED", error=error, cause=str(answer["cause"]))
+    if not failed:
+        incident.end()
     return answer | {"recorded": True}

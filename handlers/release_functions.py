@@ -19,6 +19,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         ledger=ledger(),
         clock=utc_now,
         incident_id=event["incidentId"],
+        execution_arn=event["executionArn"],
     )
     progress = freezer.release(deadline(context))
     logger.info(

@@ -112,7 +112,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             "Is it a dry run?": choice("$plan.dryRun", then="Plan the freeze", otherwise="Tell of the start"),
             "Plan the freeze": lambda_task(
                 functions["freeze-functions"],
-                {"incidentId": "{% $plan.incidentId %}", "selection": dict(config.freeze), "plan": True},
+                {**incident, "selection": dict(config.freeze), "plan": True},
                 next_state="Answer with the plan",
                 on_failure="Record the failure",
             ),
@@ -135,7 +135,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             ),
             "Freeze the functions": lambda_task(
                 functions["freeze-functions"],
-                {"incidentId": "{% $plan.incidentId %}", "selection": dict(config.freeze), "plan": False},
+                {**incident, "selection": dict(config.freeze), "plan": False},
                 assign={"drainedAt": "{% $states.result.Payload.drainedAt %}"},
                 next_state="Are the functions frozen?",
                 on_failure="Record the failure",
@@ -178,7 +178,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             ),
             "Release the functions": lambda_task(
                 functions["release-functions"],
-                {"incidentId": "{% $plan.incidentId %}"},
+                incident,
                 next_state="Are the functions released?",
                 on_failure="Record the failure",
             ),
@@ -240,7 +240,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             ),
             "Release after the failure": lambda_task(
                 functions["release-functions"],
-                {"incidentId": INCIDENT_ID},
+                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN},
                 next_state="Are the functions released after the failure?",
                 on_failure="Report the failure",
             ),

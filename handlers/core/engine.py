@@ -5,7 +5,8 @@ complete or the deadline nears. Items stay in DynamoDB's wire form (``{"N": "1.5
 arrives unchanged. Reads are strongly consistent. While a page is being written the next one is already being read.
 
 A page that was interrupted is worked on again: deleting a deleted item and putting the same item twice change nothing,
-and counts are part of the checkpoint, so they cover each page once.
+and counts are part of the checkpoint, so they cover each page once. (What a killed purge worker deleted after its last
+checkpoint is not found again, and so not counted.)
 """
 
 from __future__ import annotations

@@ -38,5 +38,6 @@ def explain(error: object, cause: object) -> tuple[str, str]:
             name, text = str(report.get("Error", name)), str(report.get("Cause", ""))
         else:
             break
+    name = name.strip() or "States.Unknown"
     text = text.strip()[:_LONGEST_CAUSE] or "Step Functions gave no cause."
     return name, text if named and "start" in text else f"{text.rstrip('.')}. {_NEXT_STEP}"

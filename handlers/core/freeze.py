@@ -7,7 +7,7 @@ the saved settings with its own zeros. Both directions can stop anywhere and go 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from .clock import Clock, Deadline, to_iso
-from .ledger import Ledger, incident_partition
+from .ledger import Ledger
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_resourcegroupstaggingapi import ResourceGroupsTaggingAPIClient
 
 FROZEN, RELEASED, GONE = "frozen", "released", "gone"
-_FUNCTION, _MAPPING = "FUNCTION#", "MAPPING#"
+_PARTITION, _FUNCTION, _MAPPING = "FROZEN", "FUNCTION#", "MAPPING#"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +72,18 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Freezer:
-    """Freezes and releases, on behalf of one incident."""
+    """Freezes and releases, on behalf of one execution that works on an incident.
+
+    Saved settings belong to the environment, not to the incident: an incident that finds functions frozen by an earlier
+    one keeps what that one saved, and its release puts it back.
+    """
 
     functions: LambdaClient
     tagging: ResourceGroupsTaggingAPIClient
     ledger: Ledger
     clock: Clock
     incident_id: str
-
-    @property
-    def _partition(self) -> str:
-        return incident_partition(self.incident_id)
+    execution_arn: str
 
     def select(self, selection: Selection) -> list[Function]:
         """The functions that belong to the system, by name."""
@@ -102,101 +103,112 @@ class Freezer:
             TagFilters=[{"Key": key, "Values": [value]}], ResourceTypeFilters=["lambda:function"]
         )
         arns = (entry["ResourceARN"] for page in pages for entry in page["ResourceTagMappingList"])
-        return frozenset(arn.split(":")[6] for arn in arns)
+        return frozenset(map(_function_name, arns))
 
     def freeze(self, selection: Selection, deadline: Deadline) -> Progress:
-        """Freeze what is not frozen yet, until done or the deadline nears."""
+        """Freeze what this execution has not frozen yet, until done or the deadline nears."""
         selected = self.select(selection)
-        # Functions first: a mapping that is disabled before its function would let a stream's records wait while
-        # direct invocations still write.
+        mappings = self._mappings_by_function() if selection.event_source_mappings else {}
         for function in selected:
+            saved = self.ledger.get(_PARTITION, _FUNCTION + function.name)
+            if saved is not None and saved["state"] == FROZEN and saved.get("frozenBy") == self.execution_arn:
+                continue  # an earlier invocation of this execution did it
             if deadline.reached():
                 return Progress(complete=False, functions=len(selected))
-            self._freeze_function(function.name)
-        if selection.event_source_mappings:
-            for function in selected:
-                if deadline.reached():
-                    return Progress(complete=False, functions=len(selected))
-                self._disable_mappings(function.name)
+            self._freeze_function(function.name, saved, mappings.get(function.name, ()))
         drain = timedelta(seconds=max((function.timeout_seconds for function in selected), default=0))
         return Progress(complete=True, functions=len(selected), drained_at=to_iso(self.clock() + drain))
 
-    def _freeze_function(self, name: str) -> None:
+    def _freeze_function(
+        self, name: str, saved: Mapping[str, Any] | None, mappings: Iterable[Mapping[str, Any]]
+    ) -> None:
         sort_key = _FUNCTION + name
-        saved = self.ledger.get(self._partition, sort_key)
         try:
-            if saved is None or saved["state"] != FROZEN:
+            if not _is_frozen(saved):
                 answer = self.functions.get_function_concurrency(FunctionName=name)
                 self._save(sort_key, saved, {"reservedConcurrency": answer.get("ReservedConcurrentExecutions")})
             self.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
         except ClientError as error:
             if not _is_gone(error):
                 raise
-            self.ledger.update(self._partition, sort_key, {"state": GONE}, only_if={})
+            self.ledger.update(_PARTITION, sort_key, {"state": GONE}, only_if={})
+            return
+        for mapping in mappings:
+            self._disable_mapping(name, mapping)
+        # Last, so that an interruption before this does all of it again.
+        done = {"frozenBy": self.execution_arn, "incidentId": self.incident_id}
+        self.ledger.update(_PARTITION, sort_key, done, only_if={"state": FROZEN})
 
-    def _disable_mappings(self, function_name: str) -> None:
-        for mapping in self._mappings(function_name):
-            # A mapping on its way to Disabled or already Disabled is none of ours, unless an earlier run saved it.
-            if mapping["State"] not in ("Enabled", "Enabling", "Creating", "Updating"):
-                continue
-            sort_key = _MAPPING + mapping["UUID"]
-            saved = self.ledger.get(self._partition, sort_key)
-            if saved is None or saved["state"] != FROZEN:
-                self._save(sort_key, saved, {"functionName": function_name})
+    def _disable_mapping(self, function_name: str, mapping: Mapping[str, Any]) -> None:
+        # One that is disabled, or on its way there, was so before the freeze, or was saved by it.
+        if mapping["State"] not in ("Enabled", "Enabling", "Creating", "Updating"):
+            return
+        sort_key = _MAPPING + mapping["UUID"]
+        saved = self.ledger.get(_PARTITION, sort_key)
+        if not _is_frozen(saved):
+            self._save(sort_key, saved, {"functionName": function_name})
+        try:
             self.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+        except ClientError as error:
+            if not _is_gone(error):
+                raise
+            self.ledger.update(_PARTITION, sort_key, {"state": GONE}, only_if={})
 
-    def _mappings(self, function_name: str) -> Iterator[Mapping[str, Any]]:
-        pages = self.functions.get_paginator("list_event_source_mappings").paginate(FunctionName=function_name)
-        for page in pages:
-            yield from page["EventSourceMappings"]
+    def _mappings_by_function(self) -> dict[str, list[Mapping[str, Any]]]:
+        # One list of all costs far fewer calls than one a function.
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for page in self.functions.get_paginator("list_event_source_mappings").paginate():
+            for mapping in page["EventSourceMappings"]:
+                found.setdefault(_function_name(mapping["FunctionArn"]), []).append(mapping)
+        return found
 
     def _save(self, sort_key: str, saved: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
         """Write down a setting before it is changed; never over one that is still to be put back."""
-        record = {"state": FROZEN, "savedAt": to_iso(self.clock()), **settings}
+        record = {"state": FROZEN, "savedAt": to_iso(self.clock()), "incidentId": self.incident_id, **settings}
         if saved is None:
-            self.ledger.create(self._partition, sort_key, record)
+            self.ledger.create(_PARTITION, sort_key, record)
         else:
-            self.ledger.update(self._partition, sort_key, record, only_if={"state": saved["state"]})
+            self.ledger.update(_PARTITION, sort_key, record, only_if={"state": saved["state"]})
 
     def release(self, deadline: Deadline) -> Progress:
-        """Put everything back that this incident froze, until done or the deadline nears."""
-        for record in self.ledger.query(self._partition, _FUNCTION):
+        """Put everything back that is frozen in this environment, until done or the deadline nears."""
+        for record in self.ledger.query(_PARTITION, ""):
             if record["state"] != FROZEN:
                 continue
             if deadline.reached():
                 return Progress(complete=False, functions=self._released())
-            name = record["sk"].removeprefix(_FUNCTION)
-            self._put_back(record, lambda name=name, record=record: self._restore_concurrency(name, record))
-        for record in self.ledger.query(self._partition, _MAPPING):
-            if record["state"] != FROZEN:
-                continue
-            if deadline.reached():
-                return Progress(complete=False, functions=self._released())
-            uuid = record["sk"].removeprefix(_MAPPING)
-            self._put_back(
-                record, lambda uuid=uuid: self.functions.update_event_source_mapping(UUID=uuid, Enabled=True)
-            )
+            self._put_back(record)
         return Progress(complete=True, functions=self._released())
 
     def _released(self) -> int:
         return saved_settings(self.ledger, self.incident_id).released
 
-    def _restore_concurrency(self, name: str, record: Mapping[str, Any]) -> None:
-        reserved = record["reservedConcurrency"]
-        if reserved is None:
-            self.functions.delete_function_concurrency(FunctionName=name)
-        else:
-            self.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=int(reserved))
-
-    def _put_back(self, record: Mapping[str, Any], put_back: Any) -> None:
+    def _put_back(self, record: Mapping[str, Any]) -> None:
         state = RELEASED
         try:
-            put_back()
+            if record["sk"].startswith(_FUNCTION):
+                self._restore_concurrency(record["sk"].removeprefix(_FUNCTION), record["reservedConcurrency"])
+            else:
+                uuid = record["sk"].removeprefix(_MAPPING)
+                self.functions.update_event_source_mapping(UUID=uuid, Enabled=True)
         except ClientError as error:
             if not _is_gone(error):
                 raise
             state = GONE  # deleted during the recovery: there is nothing to put back
-        self.ledger.update(record["pk"], record["sk"], {"state": state}, only_if={})
+        # Not where another execution has frozen it anew in the meantime.
+        frozen_by = {"frozenBy": record["frozenBy"]} if "frozenBy" in record else {}
+        self.ledger.update(
+            record["pk"],
+            record["sk"],
+            {"state": state, "incidentId": self.incident_id},
+            only_if={"state": FROZEN, **frozen_by},
+        )
+
+    def _restore_concurrency(self, name: str, reserved: Any) -> None:
+        if reserved is None:
+            self.functions.delete_function_concurrency(FunctionName=name)
+        else:
+            self.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=int(reserved))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,15 +230,26 @@ class Settings:
 
 
 def saved_settings(ledger: Ledger, incident_id: str) -> Settings:
-    """What the ledger knows of the functions of an incident."""
+    """What the ledger knows of the functions that this incident froze or found frozen."""
     reserved: dict[str, int | None] = {}
     states: dict[str, str] = {}
-    for record in ledger.query(incident_partition(incident_id), _FUNCTION):
+    for record in ledger.query(_PARTITION, _FUNCTION):
+        if record["incidentId"] != incident_id:
+            continue
         name = record["sk"].removeprefix(_FUNCTION)
         saved = record["reservedConcurrency"]
         reserved[name] = None if saved is None else int(saved)
         states[name] = record["state"]
     return Settings(reserved=reserved, states=states)
+
+
+def _is_frozen(saved: Mapping[str, Any] | None) -> bool:
+    return saved is not None and saved["state"] == FROZEN
+
+
+def _function_name(arn: str) -> str:
+    """The name in a function's ARN, which may have a version or alias behind it."""
+    return arn.split(":")[6]
 
 
 def _is_gone(error: ClientError) -> bool:

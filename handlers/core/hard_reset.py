@@ -74,15 +74,18 @@ def check_tables(
         KeySchemaMismatch: the primary keys differ.
     """
     source_arn, destination_arn = request.source, request.destination
-    if source_arn == destination_arn:
+    source_place, destination_place = (
+        f"{arn.partition}/{arn.account}/{arn.region}" for arn in (source_arn, destination_arn)
+    )
+    if source_place != destination_place:
+        raise InvalidRequest(
+            f"The source is in {source_place}, the destination in {destination_place}. Expected both in one "
+            "partition, account and region: correct the ARNs and start again."
+        )
+    if source_arn.name == destination_arn.name:
         raise InvalidRequest(
             f"sourceTableArn and destinationTableArn both name {source_arn.name}. Expected two tables: a reset of a "
-            "table from itself would only purge it. Name the restored table as the source."
-        )
-    if (source_arn.region, source_arn.account) != (destination_arn.region, destination_arn.account):
-        raise InvalidRequest(
-            f"The source is in {source_arn.account}/{source_arn.region}, the destination in "
-            f"{destination_arn.account}/{destination_arn.region}. Expected both in one account and region."
+            "table from itself would only purge it. Name the restored table as the source and start again."
         )
     if source_arn.name in sensitive:
         raise SensitiveTable(
@@ -109,6 +112,12 @@ def check_tables(
         if table.status not in ("ACTIVE", "UPDATING"):
             raise InvalidRequest(
                 f"Table {table.name} is {table.status}. Expected ACTIVE: wait until it is, then start again."
+            )
+    for described, arn in ((source, source_arn), (destination, destination_arn)):
+        if parse_table_arn(described.arn, "DescribeTable's TableArn") != arn:
+            raise InvalidRequest(
+                f"Table {arn.name} is {described.arn} here, not in {source_place}. Expected ARNs of this stack's "
+                "account and region: correct them and start again."
             )
     if source.key != destination.key:
         raise KeySchemaMismatch(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .clock import Clock, to_iso
-from .errors import InvalidRequest
+from .errors import InvalidRequest, RecoveryInProgress
 from .ledger import Ledger, incident_partition
+from .locks import PARTITION
 from .request import RecoveryRequest
 
 _RUN = "RUN"
+_UNFINISHED = "INCIDENT"
+SUPERSEDED = "SUPERSEDED"
+"""Status of an incident whose tables a later incident recovers instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +48,55 @@ class Incident:
                 f"{json.dumps(request.fingerprint())}. Expected the same on every start: repeat the first input, or "
                 "use another incidentId."
             )
-        if record["status"] == "SUCCEEDED" and record["executionArn"] != self.execution_arn:
+        if record["status"] in ("SUCCEEDED", SUPERSEDED) and record["executionArn"] != self.execution_arn:
             raise InvalidRequest(
-                f"Incident {self.incident_id!r} ended successfully at {record['endedAt']}. Expected an unfinished "
-                "one: to recover again use another incidentId."
+                f"Incident {self.incident_id!r} is over since {record['endedAt']}: {record['status']}. Expected an "
+                "unfinished one: to recover again use another incidentId."
             )
         return record
 
-    def open(self, request: RecoveryRequest) -> None:
-        """Record that this execution works on the incident. The first start's time stays."""
+    def check_unfinished(self, tables: Collection[str]) -> str | None:
+        """The id of another incident that is not over, which this one may supersede, or None; changes nothing.
+
+        Raises:
+            RecoveryInProgress: that one left tables half restored which are not among ``tables``: to release the
+                functions after this incident would serve them.
+        """
+        marker = self.ledger.get(PARTITION, _UNFINISHED)
+        if marker is None or marker["incidentId"] == self.incident_id:
+            return None
+        other = replace(self, incident_id=marker["incidentId"])
+        if not other.must_stay_frozen():
+            return None
+        left = sorted(set(other.tables()) - set(tables))
+        if left:
+            raise RecoveryInProgress(
+                f"Incident {other.incident_id!r} has purged tables that are not all restored yet; of its tables this "
+                f"request lacks {', '.join(left)}. Expected to finish it first: start {other.incident_id!r} again, or "
+                "recover all of its tables in this incident."
+            )
+        return other.incident_id
+
+    def open(self, request: RecoveryRequest, *, supersede: str | None) -> None:
+        """Record that this execution works on the incident, and that it is not over. Needs the environment's lock.
+
+        The first start's time stays. An incident that is superseded cannot be resumed any more.
+        """
+        if supersede is not None:
+            self.ledger.update(
+                incident_partition(supersede), _RUN, {"status": SUPERSEDED, "endedAt": to_iso(self.clock())}, only_if={}
+            )
         run = {"status": "RUNNING", "executionArn": self.execution_arn}
+        if supersede is not None:
+            run["supersedes"] = supersede
         first = {"request": json.dumps(request.fingerprint()), "startedAt": to_iso(self.clock())}
         if not self.ledger.create(self._partition, _RUN, {**run, **first}):
             self.ledger.update(self._partition, _RUN, run, only_if={})
+        self.ledger.put(PARTITION, _UNFINISHED, {"incidentId": self.incident_id})
+
+    def end(self) -> None:
+        """Record that the incident is over, or that a failure has left nothing frozen."""
+        self.ledger.delete(PARTITION, _UNFINISHED, only_if=("incidentId", self.incident_id))
 
     def owned(self) -> bool:
         """Whether this execution works on the incident; one whose request was refused does not."""
@@ -85,11 +125,21 @@ class Incident:
             if record["phase"] == "verified"
         ]
 
-    def must_stay_frozen(self, tables: Sequence[str]) -> bool:
+    def must_stay_frozen(self) -> bool:
         """Whether the point of no return is passed and some table is not yet verified.
 
-        Then the functions must not be released: they would serve half-restored data.
+        Then the functions must not be released: they would serve half-restored data. A purge that an incident which
+        this one supersedes had begun counts as well.
         """
+        tables = self.tables()
         finished = {summary["tableName"] for summary in self.finished_tables()}
-        begun = any(self.ledger.purge_has_begun(self.incident_id, table) for table in tables)
-        return begun and not finished.issuperset(tables)
+        return not finished.issuperset(tables) and any(map(self._purge_has_begun, tables))
+
+    def _purge_has_begun(self, table_name: str) -> bool:
+        incident: Incident | None = self
+        while incident is not None:
+            if self.ledger.purge_has_begun(incident.incident_id, table_name):
+                return True
+            superseded = (incident.record() or {}).get("supersedes")
+            incident = replace(self, incident_id=superseded) if superseded else None
+        return False

@@ -8,10 +8,11 @@ pk                        sk                                               holds
 ========================  ===============================================  ==================================
 ``INCIDENT#<id>``         ``RUN``                                          request, status, execution
 ``INCIDENT#<id>``         ``TABLE#<table>``                                phase and attempt of one hard reset
-``INCIDENT#<id>``         ``FUNCTION#<name>``                              reserved concurrency before the freeze
-``INCIDENT#<id>``         ``MAPPING#<uuid>``                               an event source mapping that was enabled
 ``SEGMENTS#<id>#<table>`` ``<generation>#<phase>#<segment>``               checkpoint of one segment
+``FROZEN``                ``FUNCTION#<name>``                              reserved concurrency before the freeze
+``FROZEN``                ``MAPPING#<uuid>``                               an event source mapping that was enabled
 ``LOCK``                  ``ENVIRONMENT``, ``TABLE#<table>``               the execution that owns it
+``LOCK``                  ``INCIDENT``                                     the incident that is not over yet
 ========================  ===============================================  ==================================
 
 Segments of each table have a partition of their own, so that a hundred tables' checkpoints (one a second and worker at
@@ -219,15 +220,16 @@ class Ledger:
             raise
         return True
 
-    def delete(self, pk: str, sk: str, *, owner: str) -> bool:
-        """Delete a record that belongs to ``owner``; False when it belongs to another or is gone."""
+    def delete(self, pk: str, sk: str, *, only_if: tuple[str, str]) -> bool:
+        """Delete a record whose attribute has this value, e.g. ``("owner", arn)``; False when it has not or is gone."""
+        name, value = only_if
         try:
             self.dynamodb.delete_item(
                 TableName=self.table_name,
                 Key=_to_wire({"pk": pk, "sk": sk}),
-                ConditionExpression="#owner = :owner",
-                ExpressionAttributeNames={"#owner": "owner"},
-                ExpressionAttributeValues=_to_wire({":owner": owner}),
+                ConditionExpression="#name = :value",
+                ExpressionAttributeNames={"#name": name},
+                ExpressionAttributeValues=_to_wire({":value": value}),
             )
         except ClientError as error:
             if condition_failed(error):
@@ -235,17 +237,13 @@ class Ledger:
             raise
         return True
 
+    def put(self, pk: str, sk: str, values: Mapping[str, Any]) -> None:
+        """Write a record, whatever was there. Only under a lock that makes it this execution's to write."""
+        self.dynamodb.put_item(TableName=self.table_name, Item=_to_wire({"pk": pk, "sk": sk, **values}))
+
     def query(self, pk: str, prefix: str) -> Iterator[dict[str, Any]]:
-        """All records of a partition whose sort key begins with ``prefix``, in order."""
-        pages = self.dynamodb.get_paginator("query").paginate(
-            TableName=self.table_name,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
-            ExpressionAttributeValues=_to_wire({":pk": pk, ":prefix": prefix}),
-            ConsistentRead=True,
-        )
-        for page in pages:
-            for item in page["Items"]:
-                yield _from_wire(item)
+        """All records of a partition whose sort key begins with ``prefix`` (or all), in order."""
+        return map(_from_wire, self._query(pk, prefix))
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -326,8 +324,11 @@ class Ledger:
         return bool(answer["Items"])
 
     def _segment_items(self, incident_id: str, table_name: str, prefix: str) -> Iterator[Mapping[str, Any]]:
-        condition, values = "pk = :pk", {":pk": segments_partition(incident_id, table_name)}
-        if prefix:
+        return self._query(segments_partition(incident_id, table_name), prefix)
+
+    def _query(self, pk: str, prefix: str) -> Iterator[Mapping[str, Any]]:
+        condition, values = "pk = :pk", {":pk": pk}
+        if prefix:  # a condition on an empty string is refused
             condition += " AND begins_with(sk, :prefix)"
             values[":prefix"] = prefix
         pages = self.dynamodb.get_paginator("query").paginate(

@@ -19,7 +19,8 @@ from .ledger import Ledger
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
-_PARTITION = "LOCK"
+PARTITION = "LOCK"
+"""The ledger's partition of locks."""
 ENVIRONMENT = "ENVIRONMENT"
 """The lock an orchestrator holds on the whole environment."""
 
@@ -75,20 +76,20 @@ class Locks:
     def release(self, names: Iterable[str]) -> None:
         """Give up those of the locks that this execution holds."""
         for name in names:
-            self.ledger.delete(_PARTITION, name, owner=self.execution_arn)
+            self.ledger.delete(PARTITION, name, only_if=("owner", self.execution_arn))
 
     def _take(self, name: str) -> None:
         record = {"owner": self.execution_arn, "incidentId": self.incident_id, "acquiredAt": to_iso(self.clock())}
-        if self.ledger.create(_PARTITION, name, record):
+        if self.ledger.create(PARTITION, name, record):
             return
         owner = self._foreign_owner(name)
         if owner == self.execution_arn:
             return  # a retried call finds its own lock
         # The condition on the former owner lets only one of several take it over.
         taken_over = (
-            self.ledger.update(_PARTITION, name, record, only_if={"owner": owner})
+            self.ledger.update(PARTITION, name, record, only_if={"owner": owner})
             if owner is not None
-            else self.ledger.create(_PARTITION, name, record)
+            else self.ledger.create(PARTITION, name, record)
         )
         if not taken_over:
             raise self._in_progress(name, "another execution, which took it this moment", "unknown")
@@ -99,7 +100,7 @@ class Locks:
         Raises:
             RecoveryInProgress: the owner is another execution that still runs.
         """
-        record = self.ledger.get(_PARTITION, name)
+        record = self.ledger.get(PARTITION, name)
         if record is None:
             return None
         owner = str(record["owner"])

@@ -47,7 +47,8 @@ def _object(value: object, what: str, required: Collection[str], optional: Colle
 
 
 def _kind(value: object) -> str:
-    return {type(None): "null", bool: "a boolean", str: "a string", list: "an array"}.get(type(value), "a number")
+    kinds = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    return kinds.get(type(value), "a number")
 
 
 def _incident_id(value: object) -> str:
@@ -62,7 +63,7 @@ def _incident_id(value: object) -> str:
 def _restore_time(value: object) -> datetime:
     try:
         moment = from_iso(value) if isinstance(value, str) else None
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter from offsets at either end of time
         moment = None
     if moment is None or moment.microsecond:
         raise InvalidRequest(

@@ -67,6 +67,7 @@ def validate(
     lock_names = orchestrator_locks(asked.tables)
     locks.check(lock_names)
     resumed = incident.check(asked) is not None
+    supersede = incident.check_unfinished(asked.tables)
     finished = incident.finished_tables() if resumed else []
     finished_names = {summary["tableName"] for summary in finished}
     tables = [
@@ -76,7 +77,7 @@ def validate(
     ]
     if not asked.dry_run:
         locks.acquire(lock_names)
-        incident.open(asked)
+        incident.open(asked, supersede=supersede)
     return {
         "incidentId": asked.incident_id,
         "restoreDateTime": to_iso(asked.restore_time),
