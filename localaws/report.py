@@ -1,0 +1,191 @@
+"""The drill's two reports: `report.json` for scripts, `report.html` for people.
+
+The page is one file without any outside asset; it is made from the JSON alone, so both say the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+CHART_WIDTH = 860
+LABEL_WIDTH = 250
+ROW_HEIGHT = 24
+GROUP_GAP = 14
+BAR_HEIGHT = 14
+AXIS_HEIGHT = 26
+SHORTEST_BAR = 3.0
+"""Pixels; a phase that took no time at all is still to be seen."""
+
+TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300)
+MOST_TICKS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One row of the timeline, in pixels."""
+
+    label: str
+    kind: str
+    """The CSS class: a phase's name, or "step"."""
+    x: float
+    y: float
+    width: float
+    start_seconds: float
+    duration_seconds: float
+    open: bool
+    """It never ended: the recovery failed during it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """A line above a group of rows."""
+
+    label: str
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """The timeline as SVG coordinates."""
+
+    bars: Sequence[Bar]
+    headings: Sequence[Heading]
+    ticks: Sequence[tuple[float, int]]
+    """(x, seconds since the start)."""
+    width: float
+    height: float
+
+
+def write(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
+    """Write both reports into `folder`; returns (report.json, report.html)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, html_path = folder / "report.json", folder / "report.html"
+    json_path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    html_path.write_text(render(report), encoding="utf-8")
+    return json_path, html_path
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The report as one HTML page.
+
+    Every value is escaped: names of tables and functions, and above all an error's text, are not the page's own.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = count
+    environment.filters["clock"] = clock_time
+    environment.filters["seconds"] = seconds
+    environment.filters["short"] = short_digest
+    return environment.get_template("report.html.j2").render(
+        report=report, chart=chart(report.get("timeline", [])), words=words, units=units
+    )
+
+
+def chart(timeline: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Lay the timeline out, the whole recovery's steps first, then each table; None if nothing was seen."""
+    known = [entry for entry in timeline if entry.get("start")]
+    if not known:
+        return None
+    origin = min(_moment(entry["start"]) for entry in known)
+    last = max(_moment(entry.get("end") or entry["start"]) for entry in known)
+    total = max((last - origin).total_seconds(), 1.0)
+    scale = (CHART_WIDTH - LABEL_WIDTH - 60) / total
+    bars: list[Bar] = []
+    headings: list[Heading] = []
+    y = float(AXIS_HEIGHT)
+    for group in _groups(known):
+        headings.append(Heading(label=group or "The recovery", y=y + 15))
+        y += ROW_HEIGHT
+        for entry in (entry for entry in known if (entry.get("tableName") or "") == group):
+            bars.append(_bar(entry, origin, last, y, scale))
+            y += ROW_HEIGHT
+        y += GROUP_GAP
+    return Chart(bars=bars, headings=headings, ticks=_ticks(total, scale), width=CHART_WIDTH, height=y)
+
+
+def count(value: Any) -> str:
+    """A number with its thousands set apart; a dash where there is none."""
+    if not isinstance(value, int | float):
+        return "—"
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def seconds(value: Any) -> str:
+    """A duration a person reads: 0.4 s, 42 s, 3 min 5 s."""
+    if not isinstance(value, int | float):
+        return "—"
+    if value < 10:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def clock_time(value: Any) -> str:
+    """The time of day of an ISO 8601 moment, in UTC."""
+    return _moment(value).strftime("%H:%M:%S") if value else "—"
+
+
+def short_digest(value: Any) -> str:
+    """The first characters of a digest: enough to tell two apart by eye."""
+    return f"{str(value)[:12]}…" if value else "none"
+
+
+def words(value: Any) -> str:
+    """A setting in words: a reserved concurrency, or a mapping's state."""
+    if value is None:
+        return "none reserved"
+    return "enabled" if value is True else "disabled" if value is False else str(value)
+
+
+def units(capacity: Any) -> Sequence[tuple[str, str]]:
+    """A `consumedCapacity` object as (name, amount) pairs."""
+    if not isinstance(capacity, Mapping):
+        return ()
+    names = {"readUnits": "Read units", "writeUnits": "Write units"}
+    return tuple((label, count(capacity[name])) for name, label in names.items() if name in capacity)
+
+
+def _groups(timeline: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The whole recovery ("") first, then tables in order of appearance."""
+    names = dict.fromkeys(entry.get("tableName") or "" for entry in timeline)
+    return sorted(names, key=lambda name: bool(name))
+
+
+def _bar(entry: Mapping[str, Any], origin: datetime, last: datetime, y: float, scale: float) -> Bar:
+    start = (_moment(entry["start"]) - origin).total_seconds()
+    end = (_moment(entry["end"]) - origin if entry.get("end") else last - origin).total_seconds()
+    return Bar(
+        label=str(entry["phase"]),
+        kind=str(entry["phase"]) if entry.get("tableName") else "step",
+        x=round(LABEL_WIDTH + start * scale, 1),
+        y=y,
+        width=round(max((end - start) * scale, SHORTEST_BAR), 1),
+        start_seconds=start,
+        duration_seconds=max(end - start, 0.0),
+        open=not entry.get("end"),
+    )
+
+
+def _ticks(total: float, scale: float) -> list[tuple[float, int]]:
+    step = next((step for step in TICK_STEPS if total / step <= MOST_TICKS), round(total / MOST_TICKS))
+    return [(round(LABEL_WIDTH + at * scale, 1), at) for at in range(0, int(total) + 1, step)]
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    return datetime.fromisoformat(str(value)).astimezone(UTC)

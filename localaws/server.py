@@ -1,0 +1,236 @@
+"""Starting and stopping the embedded AWS: one process that answers as AWS on 127.0.0.1.
+
+with EmbeddedAws() as aws:
+    aws.client("dynamodb").list_tables()
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+ACCOUNT_ID = "000000000000"
+REGION = "us-east-1"
+ROOT_ACCESS_KEY = "test"  # ministack's root credentials: no policy is asked for them
+ROOT_SECRET_KEY = "test"  # noqa: S105  # the emulator's fixed secret opens nothing else
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60.0  # a cold start without bytecode was measured at 6 s on two cores
+
+
+class EmbeddedAwsError(RuntimeError):
+    """The embedded AWS did not start or does not answer; the message ends with the last lines of its log."""
+
+
+class EmbeddedAws:
+    """A running embedded AWS; a context manager that stops it, with every Lambda worker, on the way out.
+
+    Attributes:
+        endpoint_url: e.g. "http://127.0.0.1:40123".
+        region: "us-east-1".
+        account_id: "000000000000".
+        process_id: of the server, or None when attached to one that another process started.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        log_path: Path | None = None,
+        detached: bool = False,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        """Start the server and wait until it answers.
+
+        Args:
+            port: to listen on; 0 asks the system for a free one.
+            log_path: where the server logs; a temporary file unless given.
+            detached: let the server outlive this process (`stop` still ends it).
+            settings: LOCAL_AWS_* environment variables of this server, over those of this process.
+
+        Raises:
+            EmbeddedAwsError: it ended or did not answer within START_SECONDS.
+        """
+        self.region = REGION
+        self.account_id = ACCOUNT_ID
+        self._owned_log = log_path is None
+        self.log_path = log_path or Path(tempfile.mkstemp(prefix="localaws-", suffix=".log")[1])
+        self._clients: dict[str, Any] = {}
+        self._process: subprocess.Popen[str] | None = None
+        self._process = _start(port, self.log_path, detached=detached, settings=settings or {})
+        self.process_id: int | None = self._process.pid
+        try:
+            self.endpoint_url = f"http://127.0.0.1:{self._announced_port()}"
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @classmethod
+    def attach(cls, endpoint_url: str) -> Self:
+        """Use a server that already runs, e.g. one left by `python -m localaws up`; `stop` leaves it alone."""
+        aws = cls.__new__(cls)
+        aws.endpoint_url = endpoint_url.rstrip("/")
+        aws.region, aws.account_id = REGION, ACCOUNT_ID
+        aws._owned_log, aws.log_path = False, Path(os.devnull)
+        aws._clients, aws._process, aws.process_id = {}, None, None
+        return aws
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the account's root; one per service, safe to share between threads.
+
+        Typed `Any` because one function returns every service's client: annotate where it is used.
+        """
+        if service not in self._clients:
+            self._clients[service] = self._new_client(service, ROOT_ACCESS_KEY, ROOT_SECRET_KEY, None)
+        return self._clients[service]
+
+    def client_as(self, role_arn: str, service: str) -> Any:
+        """A boto3 client whose calls are allowed or refused as the role's policies say."""
+        credentials = self.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="localaws")["Credentials"]
+        return self._new_client(
+            service, credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"]
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables with which the AWS CLI or any SDK talks to this server as root."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": ROOT_ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": ROOT_SECRET_KEY,
+            "AWS_DEFAULT_REGION": self.region,
+        }
+
+    def access_log(self, table: str | None = None) -> list[dict[str, str]]:
+        """Every DynamoDB request so far (of `table` only, if given): time, action, table, principal, outcome."""
+        return list(self._get("access-log" + (f"?table={table}" if table else "")))
+
+    def iam_log(self) -> list[dict[str, str]]:
+        """Every IAM decision so far: time, principal, action, resource, decision."""
+        return list(self._get("iam-log"))
+
+    def stop(self) -> None:
+        """End the server and its Lambda workers; harmless when it already ended or was only attached to."""
+        if self._process is None:
+            return
+        stop_process_group(self._process.pid)
+        self._process.wait(timeout=10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process = None
+        if self._owned_log:
+            self.log_path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _new_client(self, service: str, key: str, secret: str, token: str | None) -> Any:
+        session = boto3.Session(
+            aws_access_key_id=key, aws_secret_access_key=secret, aws_session_token=token, region_name=self.region
+        )
+        return session.client(
+            service,  # type: ignore[call-overload]  # the stubs list literal service names; this one is a variable
+            endpoint_url=self.endpoint_url,
+            # Retries would hide the errors that tests ask about; 64 connections serve threaded callers.
+            config=Config(
+                retries={"max_attempts": 0}, max_pool_connections=64, s3={"addressing_style": "path"}, read_timeout=300
+            ),
+        )
+
+    def _get(self, page: str) -> Any:
+        with urllib.request.urlopen(f"{self.endpoint_url}/_localaws/{page}", timeout=30) as answer:  # noqa: S310
+            return json.loads(answer.read())
+
+    def _announced_port(self) -> int:
+        process = self._process
+        if process is None or process.stdout is None:
+            raise EmbeddedAwsError("The embedded AWS was not started by this object.")
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            raise EmbeddedAwsError(f"The embedded AWS ended while starting.\n{self._log_tail()}")
+        return int(line)
+
+    def _wait_until_ready(self) -> None:
+        """The socket listens before the loop serves it, so one request with a long patience is the whole wait."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._get("health")
+            except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+                if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                    raise EmbeddedAwsError(f"The embedded AWS does not answer.\n{self._log_tail()}") from error
+            else:
+                return
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-20:])
+
+
+def stop_process_group(process_id: int) -> None:
+    """Ask the server to end (it removes its temporary files), and kill what is left of its group after 5 seconds."""
+    for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process_id, number)
+        except ProcessLookupError:
+            return
+        except PermissionError:  # macOS: what is left of the group has ended and waits to be collected
+            return
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if _ended(process_id):
+                return
+            time.sleep(0.01)
+
+
+def _ended(process_id: int) -> bool:
+    try:
+        if os.waitpid(process_id, os.WNOHANG)[0]:
+            return True
+    except ChildProcessError:
+        pass  # not a child of this process, e.g. a server left by an earlier command
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def _start(port: int, log_path: Path, *, detached: bool, settings: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "localaws.emulator", "--port", str(port), "--log", str(log_path)]
+    if not detached:
+        command.append("--parent-pipe")
+    # Neither the caller's AWS profile nor its Python path may reach the Lambda workers, which inherit this environment.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "PYTHONPATH", "PULUMI_", "POWERTOOLS_"))
+    }
+    environment.update(settings)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
