@@ -302,7 +302,7 @@ class Drill:
     # -- the proof ---------------------------------------------------------------------------------------------------
 
     def _prove(self, execution: Execution) -> None:
-        ended = f"It ended {execution.status}, {execution.error or 'no error named'}: {execution.cause or 'no cause'}"
+        ended = f"It ended {execution.status}, {execution.error or 'no error named'}."
         self._check("The recovery says that it succeeded", execution.succeeded, "" if execution.succeeded else ended)
         for table in sample.PROTECTED_TABLES:
             self._prove_table(table)
@@ -456,6 +456,9 @@ def conclude(console: Console, drill: Drill, paths: tuple[Path, Path], log: Path
         console.print("The drill FAILED.", style="bold red")
         for problem in drill.problems:
             console.print(f"  - {problem}", markup=False, highlight=False, soft_wrap=True)
+        if result["cause"]:
+            console.print("What the recovery reported:", style="bold")
+            console.print(f"  {result['error']}: {result['cause']}", markup=False, highlight=False, soft_wrap=True)
         console.print("Where to look:", style="bold")
         if result["executionArn"]:
             console.print(f"  the execution       {result['executionArn']}", highlight=False, soft_wrap=True)

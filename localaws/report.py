@@ -128,6 +128,8 @@ def seconds(value: Any) -> str:
     """A duration a person reads: 0.4 s, 42 s, 3 min 5 s."""
     if not isinstance(value, int | float):
         return "—"
+    if 0 < value < 0.05:
+        return "< 0.1 s"
     if value < 10:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)

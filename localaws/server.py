@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 ACCOUNT_ID = "000000000000"
@@ -26,6 +27,12 @@ ROOT_ACCESS_KEY = "test"  # ministack's root credentials: no policy is asked for
 ROOT_SECRET_KEY = "test"  # noqa: S105  # the emulator's fixed secret opens nothing else
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0  # a cold start without bytecode was measured at 6 s on two cores
+
+
+# Retries would hide the errors that tests ask about; 64 connections serve threaded callers.
+CLIENT_CONFIG = Config(
+    retries={"max_attempts": 0}, max_pool_connections=64, s3={"addressing_style": "path"}, read_timeout=300
+)
 
 
 class EmbeddedAwsError(RuntimeError):
@@ -141,16 +148,10 @@ class EmbeddedAws:
         self.stop()
 
     def _new_client(self, service: str, key: str, secret: str, token: str | None) -> Any:
-        session = boto3.Session(
-            aws_access_key_id=key, aws_secret_access_key=secret, aws_session_token=token, region_name=self.region
-        )
-        return session.client(
+        return isolated_session(key, secret, token).client(
             service,  # type: ignore[call-overload]  # the stubs list literal service names; this one is a variable
             endpoint_url=self.endpoint_url,
-            # Retries would hide the errors that tests ask about; 64 connections serve threaded callers.
-            config=Config(
-                retries={"max_attempts": 0}, max_pool_connections=64, s3={"addressing_style": "path"}, read_timeout=300
-            ),
+            config=CLIENT_CONFIG,
         )
 
     def _get(self, page: str) -> Any:
@@ -180,6 +181,21 @@ class EmbeddedAws:
 
     def _log_tail(self) -> str:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-20:])
+
+
+def isolated_session(key: str, secret: str, token: str | None = None) -> boto3.Session:
+    """A session that reads neither the profile nor the configuration files of the person who runs it."""
+    nothing = (None, None, os.devnull, None)
+    core = botocore.session.Session(
+        session_vars={"profile": (None, None, None, None), "config_file": nothing, "credentials_file": nothing}
+    )
+    return boto3.Session(
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        region_name=REGION,
+        botocore_session=core,
+    )
 
 
 def stop_process_group(process_id: int) -> None:

@@ -14,8 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from pulumi.runtime import mocks, settings
 from pulumi.runtime import stack as pulumi_stack
@@ -24,6 +22,7 @@ from pulumi.runtime.proto import resource_pb2
 
 from localaws.engine import monitor, resources
 from localaws.engine.invokes import Invokes
+from localaws.server import CLIENT_CONFIG, ROOT_ACCESS_KEY, ROOT_SECRET_KEY, isolated_session
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     account = resources.Account(
         account_id=request["account_id"],
         region=request["region"],
-        client=_clients(request["endpoint_url"], request["region"]) if request["endpoint_url"] else None,
+        client=_clients(request["endpoint_url"]) if request["endpoint_url"] else None,
     )
     describe = _describe_table(account.client) if account.client else _planned_table(account)
     engine = monitor.Monitor(account, Invokes(account.account_id, account.region, describe))
@@ -80,15 +79,15 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _clients(endpoint_url: str, region: str) -> Any:
-    session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=region)  # noqa: S106
+def _clients(endpoint_url: str) -> Any:
+    session = isolated_session(ROOT_ACCESS_KEY, ROOT_SECRET_KEY)
 
     @lru_cache
     def client(service: str) -> Any:
         return session.client(
             service,  # type: ignore[call-overload]  # one function for every service
             endpoint_url=endpoint_url,
-            config=Config(retries={"max_attempts": 0}, s3={"addressing_style": "path"}),
+            config=CLIENT_CONFIG,
         )
 
     return client

@@ -9,6 +9,7 @@ import inspect
 import re
 import types
 import typing
+import warnings
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,9 @@ def _arguments_class(token: str) -> type:
         module_name = "lambda_"  # the keyword's Python spelling
     file_name = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", file_name).lower()
     try:
-        module = importlib.import_module(f"pulumi_aws.{module_name}.{file_name}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # modules warn of deprecated resources they only define
+            module = importlib.import_module(f"pulumi_aws.{module_name}.{file_name}")
     except ModuleNotFoundError as error:
         raise InputError(f"Resource type {token} is not one of pulumi_aws: is it misspelt?") from error
     # Where a nested input has the same name, the resource's own class is called …InitArgs (BucketVersioning).

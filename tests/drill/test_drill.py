@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -154,7 +155,7 @@ class Cloud:
         """The recovery freezes, and leaves a temporary table."""
         self.functions.freeze()
         for name in self.functions.reserved:
-            key = {"pk": {"S": f"INCIDENT#{self.incident}"}, "sk": {"S": f"FUNCTION#{name}"}}
+            key = {"pk": {"S": "FROZEN"}, "sk": {"S": f"FUNCTION#{name}"}}
             self.dynamodb.put_item(TableName=LEDGER, Item=key | {"state": {"S": "frozen"}})
         self.dynamodb.create_table(
             TableName="dr-local.x",
@@ -326,9 +327,13 @@ def test_failed_execution_is_reported_with_its_cause(cloud: Cloud) -> None:
         "CapacityExhausted",
         "Raise the capacity.",
     )
-    assert "Raise the capacity." in done.problems[0]
+    assert "CapacityExhausted" in done.problems[0]
     assert result["tables"][0]["purgedItems"] is None
-    assert "The drill failed" in report.render(result)
+    assert "Raise the capacity." in report.render(result)
+    output = io.StringIO()
+    drill.conclude(Console(file=output, width=200), done, (Path("a"), Path("b")), Path("log"), 1.0)
+    for expected in ("FAILED", "CapacityExhausted: Raise the capacity.", "arn:execution", "log"):
+        assert expected in output.getvalue()
 
 
 def test_failed_deployment_still_gives_a_report(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

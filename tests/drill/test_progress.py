@@ -188,7 +188,7 @@ def test_observer_reads_the_ledger(cloud: Any) -> None:
     for item in (
         {"pk": {"S": "INCIDENT#i"}, "sk": {"S": "RUN"}, "status": {"S": "RUNNING"}},
         {"pk": {"S": "INCIDENT#i"}, "sk": {"S": f"TABLE#{TABLE}"}, "phase": {"S": "copy"}, "attempt": {"N": "1"}},
-        {"pk": {"S": "INCIDENT#i"}, "sk": {"S": "FUNCTION#f"}, "state": {"S": "frozen"}, "reserved": {"NULL": True}},
+        {"pk": {"S": "FROZEN"}, "sk": {"S": "FUNCTION#f"}, "state": {"S": "frozen"}, "reserved": {"NULL": True}},
         {"pk": {"S": f"SEGMENTS#i#{TABLE}"}, "sk": {"S": "0001#copy#000000"}, "items": {"N": "7"}},
     ):
         dynamodb.put_item(TableName=LEDGER, Item=item)

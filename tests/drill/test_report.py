@@ -121,8 +121,9 @@ def test_chart_stays_inside_its_frame() -> None:
 
 def test_durations_in_words() -> None:
     """Rounding shows 60 s, or nothing as 0."""
-    assert [report.seconds(each) for each in (0, 9.94, 59.4, 60, 185, None)] == [
+    assert [report.seconds(each) for each in (0, 0.01, 9.94, 59.4, 60, 185, None)] == [
         "0.0 s",
+        "< 0.1 s",
         "9.9 s",
         "59 s",
         "1 min 0 s",

@@ -122,7 +122,7 @@ def test_every_type_and_value_has_a_form_of_its_own() -> None:
 
 def test_names_and_values_do_not_run_into_each_other() -> None:
     """A value that moved to another attribute, or a name that holds a delimiter, gives the same form."""
-    items = [
+    items: list[dict[str, Value]] = [
         {"a": {"S": "b"}, "c": {"S": "d"}},
         {"a": {"S": "d"}, "c": {"S": "b"}},
         {"c": {"S": "b"}, "b": {"S": "d"}},

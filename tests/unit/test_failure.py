@@ -108,7 +108,6 @@ def test_a_very_long_cause_is_cut() -> None:
     assert len(cause) < 2200
 
 
-@pytest.mark.xfail(strict=True, reason="defect: explain answers an empty name, which record-outcome takes for success")
 @pytest.mark.parametrize(
     "cause", [child_failure("", "A child failed."), json.dumps({"errorMessage": "Failed.", "errorType": ""})]
 )

@@ -34,7 +34,7 @@ def test_nothing_is_made_up(absent: dict[str, None]) -> None:
 @pytest.mark.parametrize("missing", ["exclude", "eventSourceMappings"])
 def test_a_payload_that_lacks_a_field_is_refused(missing: str) -> None:
     """A misspelt exclude is taken for none, and the recovery freezes its own functions."""
-    event = {"namePrefix": "a", "tag": None, "exclude": [], "eventSourceMappings": True}
+    event: dict[str, object] = {"namePrefix": "a", "tag": None, "exclude": [], "eventSourceMappings": True}
     del event[missing]
     with pytest.raises(KeyError, match=missing):
         Selection.from_event(event)

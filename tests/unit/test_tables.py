@@ -30,7 +30,7 @@ TIME = datetime(2026, 11, 20, 9, 0, 0, tzinfo=UTC)
         (4 * 256 * MIB, 4),
         (4 * 256 * MIB + 1, 5),
         (100 * 1024 * MIB, 400),
-        (10**15, 2000),
+        (10**15, 1000),
     ],
 )
 def test_segments_grow_with_the_table(size: int, segments: int) -> None:
