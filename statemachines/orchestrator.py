@@ -256,6 +256,10 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                     "error": "{% $failure.error %}",
                     "cause": "{% $failure.cause %}",
                 },
+                assign={
+                    "failure": "{% $merge([$failure, "
+                    "{'cause': $failure.cause & ' Report: ' & $states.result.Payload.reportUri}]) %}"
+                },
                 next_state="Unlock after the failure",
                 on_failure="Unlock after the failure",
             ),

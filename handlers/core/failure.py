@@ -10,10 +10,17 @@ from __future__ import annotations
 import json
 import re
 
+from .errors import RecoveryError
+
 # Step Functions allows 32,768 characters in a Fail state's cause; SNS subjects and people want far fewer.
 _LONGEST_CAUSE = 2000
 _MESSAGE = re.compile(r'\{"errorMessage":\s*"(?P<message>(?:[^"\\]|\\.)*)')
-_NEXT_STEP = "Mend that, then start the same incident again; it goes on where it stopped."
+_NEXT_STEP = (
+    "Expected no error in this step. If it may pass by itself (throttling, a network), start the same incident again; "
+    "otherwise mend it first. The work goes on where it stopped."
+)
+# Errors with a public name already say what to do; so does a cause that was explained in the child that failed.
+_EXPLAINED = frozenset(error.__name__ for error in RecoveryError.__subclasses__())
 
 
 def _cut_short(text: str) -> dict[str, str] | None:
@@ -23,7 +30,7 @@ def _cut_short(text: str) -> dict[str, str] | None:
 
 def explain(error: object, cause: object) -> tuple[str, str]:
     """The innermost error name, and its cause as a sentence that says what to do."""
-    name, text, named = str(error or "States.Unknown"), str(cause or ""), False
+    name, text = str(error or ""), str(cause or "")
     for _ in range(8):  # executions are nested three deep at most
         try:
             report = json.loads(text)
@@ -33,11 +40,13 @@ def explain(error: object, cause: object) -> tuple[str, str]:
         if not isinstance(report, dict):
             break
         if "errorMessage" in report:
-            name, text, named = str(report.get("errorType", name)), str(report["errorMessage"]), True
+            name, text = str(report.get("errorType", name)), str(report["errorMessage"])
         elif "Error" in report or "Cause" in report:
             name, text = str(report.get("Error", name)), str(report.get("Cause", ""))
         else:
             break
     name = name.strip() or "States.Unknown"
     text = text.strip()[:_LONGEST_CAUSE] or "Step Functions gave no cause."
-    return name, text if named and "start" in text else f"{text.rstrip('.')}. {_NEXT_STEP}"
+    if name in _EXPLAINED or "start the same incident again" in text:
+        return name, text
+    return name, f"The recovery met an unexpected {name}: {text.rstrip('.')}. {_NEXT_STEP}"
