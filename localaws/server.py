@@ -6,6 +6,7 @@ with EmbeddedAws() as aws:
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from typing import Any, Self
 import boto3
 import botocore.session
 from botocore.config import Config
+
+from localaws.emulator.settings import work_folder
 
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
@@ -199,7 +202,13 @@ def isolated_session(key: str, secret: str, token: str | None = None) -> boto3.S
 
 
 def stop_process_group(process_id: int) -> None:
-    """Ask the server to end (it removes its temporary files), and kill what is left of its group after 5 seconds."""
+    """Ask the server to end, kill what is left of its group after 5 seconds, and remove its files."""
+    _end_process_group(process_id)
+    # The server removes them too, but a function being started meanwhile may have written again.
+    shutil.rmtree(work_folder(process_id), ignore_errors=True)
+
+
+def _end_process_group(process_id: int) -> None:
     for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(process_id, number)

@@ -105,7 +105,12 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                     "protectedTables": {name: dict(options) for name, options in config.protected_tables.items()},
                     "sensitiveTables": list(config.sensitive_tables),
                 },
-                assign={"plan": "{% $states.result.Payload %}", "hardResets": dict(config.hard_resets)},
+                assign={
+                    "plan": "{% $states.result.Payload %}",
+                    "hardResets": dict(config.hard_resets),
+                    # A Distributed Map's child sees its own execution's id, not this one.
+                    "orchestratorArn": EXECUTION_ARN,
+                },
                 next_state="Is it a dry run?",
                 on_failure="Record the failure",
             ),
@@ -166,7 +171,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 selector={
                     "table": "{% $states.context.Map.Item.Value %}",
                     "incidentId": "{% $plan.incidentId %}",
-                    "orchestratorExecutionArn": EXECUTION_ARN,
+                    "orchestratorExecutionArn": "{% $orchestratorArn %}",
                     "stateMachineArn": "{% $lookup($hardResets, $states.context.Map.Item.Value.tableName) %}",
                     "causeLimit": cause_limit(_FINISHED),
                 },

@@ -15,6 +15,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from localaws.emulator import settings
+
 ACCOUNT_ID = "000000000000"
 REGION = "us-east-1"
 
@@ -34,12 +36,15 @@ def main() -> None:
     listener.set_inheritable(True)
     port: int = listener.getsockname()[1]
     # Everything ministack writes (unpacked Lambda code above all) goes where the end of this process can remove it.
-    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="localaws-")
+    folder = settings.work_folder(os.getpid())
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier process with this id
+    folder.mkdir(mode=0o700)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     _configure_environment(port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _end_group())
     if arguments.parent_pipe:
-        threading.Thread(target=_end_with_parent, daemon=True, name="parent-pipe").start()
+        threading.Thread(target=_end_with_parent, args=(arguments.log,), daemon=True, name="parent-pipe").start()
 
     from localaws.emulator import application  # after the environment: ministack reads it while being imported
 
@@ -70,9 +75,11 @@ def _configure_environment(port: int) -> None:
     )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(log: Path) -> None:
     while os.read(0, 4096):
         pass
+    if log.parent == Path(tempfile.gettempdir()).parent:
+        log.unlink(missing_ok=True)  # a temporary one, which nobody is left to read
     _end_group()
 
 

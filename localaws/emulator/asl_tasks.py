@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from localaws.emulator import iam, patching
-from localaws.emulator.asl_errors import StateError, StoppedError
+from localaws.emulator.asl_errors import StateError
 from localaws.emulator.observability import tables_named
 
 LAMBDA_INVOKE = "arn:aws:states:::lambda:invoke"
@@ -242,6 +242,3 @@ def _sdk_error(error: str) -> str:
 
 def _model(stepfunctions: Any) -> Any:
     return stepfunctions._service_model("dynamodb")
-
-
-__all__ = ["Caller", "StoppedError", "allow", "call", "described_child", "dynamodb_permissions", "is_supported"]

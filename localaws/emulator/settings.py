@@ -1,6 +1,13 @@
 """Durations of the emulated control plane, each overridable by an environment variable; read when they are needed."""
 
 import os
+import tempfile
+from pathlib import Path
+
+
+def work_folder(process_id: int) -> Path:
+    """Where the server with this process id, and the Lambda workers it starts, keep their files."""
+    return Path(tempfile.gettempdir(), f"localaws-{process_id}")
 
 
 def seconds(name: str, default: float) -> float:

@@ -1,0 +1,1 @@
+"""Tests of the embedded AWS: each of its differences from ministack, and the in-process deployment."""
