@@ -42,13 +42,16 @@ functions = RecoveryFunctions(
         layers=powertools_layers(names, settings.powertools_layer_arn),
         ledger_table_name=ledger.table_name,
         report_bucket_name=reports.bucket_name,
+        table_keys=table_keys,
         tags=tags,
     ),
 )
 hard_resets = {
     table.name: HardReset(
         f"hard-reset-{table.name}",
-        HardResetArgs(names=names, settings=settings, table=table, functions=functions, tags=tags),
+        HardResetArgs(
+            names=names, settings=settings, table=table, functions=functions, table_keys=table_keys, tags=tags
+        ),
     )
     for table in settings.tables
 }

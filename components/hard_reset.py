@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -10,7 +10,7 @@ import pulumi
 from statemachines.hard_reset import HardResetConfig, hard_reset
 
 from .names import Names
-from .policies import allow, deny_sensitive_tables
+from .policies import allow, deny_sensitive_tables, use_table_keys
 from .recovery_functions import RecoveryFunctions
 from .settings import ProtectedTable, Settings
 from .state_machine import StateMachine, StateMachineArgs
@@ -37,6 +37,7 @@ class HardResetArgs:
         settings: the stack's configuration.
         table: the table it resets.
         functions: the recovery's functions.
+        table_keys: ARNs of the KMS keys that encrypt the protected tables.
         tags: tags of everything.
     """
 
@@ -44,6 +45,7 @@ class HardResetArgs:
     settings: Settings
     table: ProtectedTable
     functions: RecoveryFunctions
+    table_keys: Sequence[str]
     tags: Mapping[str, str]
 
 
@@ -76,6 +78,7 @@ class HardReset(pulumi.ComponentResource):
                     allow("InvokeFunctions", ["lambda:InvokeFunction"], list(arns.values())),
                     allow("BackUpTable", ["dynamodb:CreateBackup"], [names.table_arn(table.name)]),
                     allow("SeeBackups", ["dynamodb:DescribeBackup"], [names.table_arn(f"{table.name}/backup/*")]),
+                    *use_table_keys(names, args.table_keys, restore=True),
                     *deny_sensitive_tables(names, args.settings.sensitive_tables),
                 ],
                 log_retention_days=args.settings.log_retention_days,

@@ -28,6 +28,11 @@ class Names:
     region: str
     account: str
 
+    def __post_init__(self) -> None:
+        if self.partition != "aws":
+            # Step Functions' own resources and the Powertools layer are named for the commercial regions.
+            raise ValueError(f"aws:region: found a region of partition {self.partition}. Expected one of aws.")
+
     def _arn(self, service: str, resource: str) -> str:
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
 

@@ -13,7 +13,7 @@ from statemachines.orchestrator import OrchestratorConfig, orchestrator
 from .hard_reset import HardReset
 from .names import Names
 from .notifications import Notifications
-from .policies import Statement, allow, deny_sensitive_tables
+from .policies import Statement, allow, deny_sensitive_tables, use_table_keys
 from .recovery_functions import FUNCTION_NAMES, RecoveryFunctions
 from .settings import FreezeSettings, Settings
 from .state_machine import StateMachine, StateMachineArgs
@@ -148,20 +148,8 @@ def _statements(names: Names, settings: Settings, table_keys: Sequence[str]) -> 
         ),
         allow("Tell", ["sns:Publish"], [names.topic_arn]),
     ]
-    if table_keys:
-        statements.append(
-            allow(
-                "RestoreEncryptedTables",
-                [
-                    "kms:CreateGrant",
-                    "kms:Decrypt",
-                    "kms:DescribeKey",
-                    "kms:Encrypt",
-                    "kms:GenerateDataKey*",
-                    "kms:ReEncrypt*",
-                ],
-                sorted(set(table_keys)),
-                StringEquals={"kms:ViaService": f"dynamodb.{names.region}.amazonaws.com"},
-            )
-        )
-    return [*statements, *deny_sensitive_tables(names, settings.sensitive_tables)]
+    return [
+        *statements,
+        *use_table_keys(names, table_keys, restore=True),
+        *deny_sensitive_tables(names, settings.sensitive_tables),
+    ]

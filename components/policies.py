@@ -31,6 +31,25 @@ def deny_sensitive_tables(names: Names, sensitive_tables: Iterable[str]) -> list
     return [{"Sid": "NeverTouchSensitiveTables", "Effect": "Deny", "Action": "dynamodb:*", "Resource": arns}]
 
 
+def use_table_keys(names: Names, key_arns: Iterable[str], *, restore: bool = False) -> list[Statement]:
+    """Use the KMS keys of tables, through DynamoDB only. DynamoDB asks KMS in the caller's name.
+
+    ``restore``: also let DynamoDB keep using the key for a table that it creates.
+    """
+    arns = sorted(set(key_arns))
+    if not arns:
+        return []
+    actions = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
+    return [
+        allow(
+            "UseTableKeys",
+            [*actions, "kms:CreateGrant"] if restore else actions,
+            arns,
+            StringEquals={"kms:ViaService": f"dynamodb.{names.region}.amazonaws.com"},
+        )
+    ]
+
+
 def document(statements: Sequence[Statement]) -> str:
     """A policy document as compact JSON."""
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)}, separators=(",", ":"))

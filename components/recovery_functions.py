@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from .names import Names
-from .policies import Statement, allow, deny_sensitive_tables
+from .policies import Statement, allow, deny_sensitive_tables, use_table_keys
 from .recovery_function import RecoveryFunction, RecoveryFunctionArgs
 from .settings import FreezeSettings, Settings
 
@@ -38,6 +38,7 @@ class RecoveryFunctionsArgs:
         layers: ARNs of layers.
         ledger_table_name: the ledger's table.
         report_bucket_name: the bucket of the reports.
+        table_keys: ARNs of the KMS keys that encrypt the protected tables.
         tags: tags of everything.
     """
 
@@ -47,6 +48,7 @@ class RecoveryFunctionsArgs:
     layers: Sequence[str]
     ledger_table_name: pulumi.Input[str]
     report_bucket_name: pulumi.Input[str]
+    table_keys: Sequence[str]
     tags: Mapping[str, str]
 
 
@@ -60,6 +62,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._args = args
         self._may = Permissions(args.names, args.settings)
         may = self._may
+        keys = use_table_keys(args.names, args.table_keys)
         worker = Size(memory_mb=1769, timeout_seconds=args.settings.worker_timeout_seconds)  # one vCPU
         self.functions = {}
         self._add(
@@ -101,25 +104,31 @@ class RecoveryFunctions(pulumi.ComponentResource):
             [
                 may.ledger("GetItem", "PutItem"),
                 may.on_protected_tables("DescribeTable", "Scan", "BatchWriteItem"),
+                *keys,
             ],
             size=worker,
         )
         self._add(
             "copy-segment",
             "Copies the items of one segment of the source into the destination",
-            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("BatchWriteItem")],
+            [
+                may.ledger("GetItem", "PutItem"),
+                may.on_sources("Scan"),
+                may.on_protected_tables("BatchWriteItem"),
+                *keys,
+            ],
             size=worker,
         )
         self._add(
             "digest-segment",
             "Counts and digests the items of one segment of the source or the destination",
-            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("Scan")],
+            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("Scan"), *keys],
             size=worker,
         )
         self._add(
             "prove-empty",
             "Proves that the destination is empty after its purge",
-            [may.ledger("GetItem", "UpdateItem"), may.on_protected_tables("Scan")],
+            [may.ledger("GetItem", "UpdateItem"), may.on_protected_tables("Scan"), *keys],
             size=_LONG,
         )
         self._add(

@@ -11,6 +11,7 @@ import pulumi
 
 _ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_TABLE_PATTERN = re.compile(r"[A-Za-z0-9_.*?-]+")
 _DEFAULT_CONCURRENCY = 25
 # CloudWatch Logs accepts these numbers of days only.
 _RETENTION_DAYS = (
@@ -181,7 +182,7 @@ class Settings:
             tables=tables,
             sensitive_tables=sensitive,
             freeze=FreezeSettings.parse(values.get("freeze")),
-            source_tables=_strings("sourceTables", values.get("sourceTables") or []) or (f"dr-{environment}.*",),
+            source_tables=_patterns("sourceTables", values.get("sourceTables")) or (f"dr-{environment}.*",),
             worker_timeout_seconds=_whole_number(values, "workerTimeoutSeconds", 900, 2, 900) or 900,
             log_retention_days=retention,
             powertools_layer_arn=str(values.get("powertoolsLayerArn") or "default"),
@@ -219,6 +220,17 @@ def _strings(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) and v for v in value):
         raise ConfigurationError(f"{key}: found {value!r}. Expected a list of names.")
     return tuple(value)
+
+
+def _patterns(key: str, value: object) -> tuple[str, ...]:
+    patterns = _strings(key, value or [])
+    for pattern in patterns:
+        # IAM and the shell agree on * and ? only.
+        if not _TABLE_PATTERN.fullmatch(pattern):
+            raise ConfigurationError(
+                f"{key}: found {pattern!r}. Expected a table's name, in which * stands for anything, ? for one character."
+            )
+    return patterns
 
 
 def _whole_number(values: Mapping[str, Any], key: str, default: int | None, lowest: int, highest: int) -> int | None:

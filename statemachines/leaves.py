@@ -49,6 +49,17 @@ def aws_retry(*specific: Definition) -> list[Definition]:
     ]
 
 
+# No concurrency free in the account: workers hold theirs for up to 15 minutes, so this outlasts many of them (over an
+# hour). It says nothing against the work itself.
+_LAMBDA_THROTTLED: Definition = {
+    "ErrorEquals": ["Lambda.TooManyRequestsException"],
+    "IntervalSeconds": 5,
+    "BackoffRate": 1.5,
+    "MaxDelaySeconds": 60,
+    "MaxAttempts": 120,
+    "JitterStrategy": "FULL",
+}
+
 CAPACITY_RETRY: Definition = {
     # Each try is a whole invocation without progress. Ten of them, a minute apart: auto scaling has reacted by then.
     "ErrorEquals": ["CapacityExhausted"],
@@ -80,7 +91,7 @@ def lambda_task(
         "Resource": "arn:aws:states:::lambda:invoke",
         "Arguments": {"FunctionName": function_arn, "Payload": payload if isinstance(payload, str) else dict(payload)},
         "TimeoutSeconds": _LAMBDA_TIMEOUT_SECONDS,
-        "Retry": aws_retry(*retry),
+        "Retry": aws_retry(_LAMBDA_THROTTLED, *retry),
         "Catch": [{"ErrorEquals": ["States.ALL"], "Output": failure_output or FAILURE, "Next": on_failure}],
         "Output": output,
         "Next": next_state,

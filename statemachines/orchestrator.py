@@ -47,6 +47,14 @@ _RESTORE_FINAL: Definition = {
     "MaxAttempts": 0,
 }
 
+# Lambda refuses to change a mapping that is still being disabled; that takes a minute or two.
+_RELEASE_RETRY: Definition = {
+    "ErrorEquals": ["ReleaseIncomplete"],
+    "IntervalSeconds": 30,
+    "BackoffRate": 1,
+    "MaxAttempts": 10,
+}
+
 # Children wait out a day of restore and a week of reset; the whole may take as long as both and some more.
 TIMEOUT_SECONDS = 2 * hard_reset.TIMEOUT_SECONDS
 
@@ -186,6 +194,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 incident,
                 next_state="Are the functions released?",
                 on_failure="Record the failure",
+                retry=(_RELEASE_RETRY,),
             ),
             "Are the functions released?": choice(
                 "$states.input.complete", then="Delete the temporary tables", otherwise="Release the functions"
@@ -247,8 +256,17 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 functions["release-functions"],
                 {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN},
                 next_state="Are the functions released after the failure?",
-                on_failure="Report the failure",
+                on_failure="Add that the release failed",
+                retry=(_RELEASE_RETRY,),
             ),
+            "Add that the release failed": {
+                "Type": "Pass",
+                "Assign": {
+                    "failure": "{% $merge([$failure, {'cause': $failure.cause & ' Besides, not every function could be "
+                    "released: ' & $states.input.error & ' ' & $substring($states.input.cause, 0, 1000)}]) %}"
+                },
+                "Next": "Report the failure",
+            },
             "Are the functions released after the failure?": choice(
                 "$states.input.complete", then="Report the failure", otherwise="Release after the failure"
             ),

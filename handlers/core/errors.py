@@ -49,6 +49,10 @@ class CapacityExhausted(RecoveryError):  # noqa: N818
     """A whole invocation passed without one page getting through the table's write capacity. Resumable."""
 
 
+class ReleaseIncomplete(RecoveryError):  # noqa: N818
+    """Some functions or event source mappings could not be put back yet. Everything else was."""
+
+
 class CheckpointConflict(RecoveryError):  # noqa: N818
     """Another worker moved this segment's checkpoint. Retried by the state machine; never the operator's to solve."""
 

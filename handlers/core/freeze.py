@@ -7,7 +7,7 @@ the saved settings with its own zeros. Both directions can stop anywhere and go 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from .clock import Clock, Deadline, to_iso
+from .errors import ReleaseIncomplete
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -108,20 +109,26 @@ class Freezer:
     def freeze(self, selection: Selection, deadline: Deadline) -> Progress:
         """Freeze what this execution has not frozen yet, until done or the deadline nears."""
         selected = self.select(selection)
-        mappings = self._mappings_by_function() if selection.event_source_mappings else {}
+        # Mappings first: pollers that still receive from a queue while their function is throttled drive good messages
+        # into its dead-letter queue.
+        if selection.event_source_mappings:
+            names = {function.name for function in selected}
+            for function_name, mapping in self._mappings():
+                if deadline.reached():
+                    return Progress(complete=False, functions=len(selected))
+                if function_name in names:
+                    self._disable_mapping(function_name, mapping)
         for function in selected:
             saved = self.ledger.get(_PARTITION, _FUNCTION + function.name)
             if saved is not None and saved["state"] == FROZEN and saved.get("frozenBy") == self.execution_arn:
                 continue  # an earlier invocation of this execution did it
             if deadline.reached():
                 return Progress(complete=False, functions=len(selected))
-            self._freeze_function(function.name, saved, mappings.get(function.name, ()))
+            self._freeze_function(function.name, saved)
         drain = timedelta(seconds=max((function.timeout_seconds for function in selected), default=0))
         return Progress(complete=True, functions=len(selected), drained_at=to_iso(self.clock() + drain))
 
-    def _freeze_function(
-        self, name: str, saved: Mapping[str, Any] | None, mappings: Iterable[Mapping[str, Any]]
-    ) -> None:
+    def _freeze_function(self, name: str, saved: Mapping[str, Any] | None) -> None:
         sort_key = _FUNCTION + name
         try:
             if not _is_frozen(saved):
@@ -133,9 +140,7 @@ class Freezer:
                 raise
             self.ledger.update(_PARTITION, sort_key, {"state": GONE}, only_if={})
             return
-        for mapping in mappings:
-            self._disable_mapping(name, mapping)
-        # Last, so that an interruption before this does all of it again.
+        # Last, so that an interruption before this does it again.
         done = {"frozenBy": self.execution_arn, "incidentId": self.incident_id}
         self.ledger.update(_PARTITION, sort_key, done, only_if={"state": FROZEN})
 
@@ -154,30 +159,47 @@ class Freezer:
                 raise
             self.ledger.update(_PARTITION, sort_key, {"state": GONE}, only_if={})
 
-    def _mappings_by_function(self) -> dict[str, list[Mapping[str, Any]]]:
-        # One list of all costs far fewer calls than one a function.
-        found: dict[str, list[Mapping[str, Any]]] = {}
+    def _mappings(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every event source mapping of the account with its function's name: one list costs far fewer calls."""
         for page in self.functions.get_paginator("list_event_source_mappings").paginate():
             for mapping in page["EventSourceMappings"]:
-                found.setdefault(_function_name(mapping["FunctionArn"]), []).append(mapping)
-        return found
+                yield _function_name(mapping["FunctionArn"]), mapping
 
     def _save(self, sort_key: str, saved: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
         """Write down a setting before it is changed; never over one that is still to be put back."""
-        record = {"state": FROZEN, "savedAt": to_iso(self.clock()), "incidentId": self.incident_id, **settings}
+        record = {
+            "state": FROZEN,
+            "frozenBy": None,  # not yet: what an earlier freeze left here must not pass for this one's
+            "savedAt": to_iso(self.clock()),
+            "incidentId": self.incident_id,
+            **settings,
+        }
         if saved is None:
             self.ledger.create(_PARTITION, sort_key, record)
         else:
             self.ledger.update(_PARTITION, sort_key, record, only_if={"state": saved["state"]})
 
     def release(self, deadline: Deadline) -> Progress:
-        """Put everything back that is frozen in this environment, until done or the deadline nears."""
+        """Put everything back that is frozen in this environment, until done or the deadline nears.
+
+        Raises:
+            ReleaseIncomplete: some settings could not be put back; all others are.
+        """
+        refused: list[str] = []
         for record in self.ledger.query(_PARTITION, ""):
             if record["state"] != FROZEN:
                 continue
             if deadline.reached():
                 return Progress(complete=False, functions=self._released())
-            self._put_back(record)
+            try:
+                self._put_back(record)
+            except ClientError as error:
+                refused.append(f"{record['sk'].partition('#')[2]} ({error.response['Error']['Code']})")
+        if refused:
+            raise ReleaseIncomplete(
+                f"Not released yet: {', '.join(refused)}. Expected AWS to take every setting back: look at these, "
+                "then start the same incident again; all others have their settings back."
+            )
         return Progress(complete=True, functions=self._released())
 
     def _released(self) -> int:
@@ -196,7 +218,7 @@ class Freezer:
                 raise
             state = GONE  # deleted during the recovery: there is nothing to put back
         # Not where another execution has frozen it anew in the meantime.
-        frozen_by = {"frozenBy": record["frozenBy"]} if "frozenBy" in record else {}
+        frozen_by = {"frozenBy": record["frozenBy"]} if record.get("frozenBy") else {}
         self.ledger.update(
             record["pk"],
             record["sk"],

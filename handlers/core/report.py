@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def document(incident: Incident, output: Mapping[str, Any]) -> dict[str, Any]:
     settings = saved_settings(incident.ledger, incident.incident_id)
     return {
         **output,
-        "request": record.get("request"),
+        "request": json.loads(record["request"]) if "request" in record else None,
         "executionArn": incident.execution_arn,
         "startedAt": record.get("startedAt"),
         "reportedAt": to_iso(incident.clock()),

@@ -59,6 +59,7 @@ def test_valid_settings_are_read() -> None:
         ({"freeze": {"tag": {"key": "x"}}}, "tag"),
         ({"freeze": {"namePrefix": "x", "exclude": "y"}}, "exclude"),
         ({"freeze": {"namePrefix": "x", "eventSourceMappings": "no"}}, "eventSourceMappings"),
+        ({"sourceTables": ["dr-[ab]*"]}, "sourceTables"),
         ({"workerTimeoutSeconds": 901}, "workerTimeoutSeconds"),
         ({"logRetentionDays": 8}, "logRetentionDays"),
     ],
