@@ -228,7 +228,7 @@ def _patterns(key: str, value: object) -> tuple[str, ...]:
         # IAM and the shell agree on * and ? only.
         if not _TABLE_PATTERN.fullmatch(pattern):
             raise ConfigurationError(
-                f"{key}: found {pattern!r}. Expected a table's name, in which * stands for anything, ? for one character."
+                f"{key}: found {pattern!r}. Expected a table's name; * stands for anything, ? for one character."
             )
     return patterns
 

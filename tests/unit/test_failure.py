@@ -39,8 +39,7 @@ def test_a_child_that_failed_by_a_fail_state() -> None:
     """A child's own Fail state has a plain sentence for a cause: its name must not be lost to the parent's."""
     error, cause = explain("States.TaskFailed", child_failure("DestinationNotEmpty", "Something writes."))
     assert error == "DestinationNotEmpty"
-    assert cause.startswith("Something writes. ")
-    assert "start the same incident again" in cause
+    assert cause.startswith("Something writes.")
 
 
 def test_a_child_that_timed_out_has_neither() -> None:
@@ -55,8 +54,8 @@ def test_plain_text() -> None:
     """An AWS error's text is taken for JSON and lost."""
     error, cause = explain("DynamoDb.LimitExceededException", "Too many restores at once.")
     assert error == "DynamoDb.LimitExceededException"
-    assert cause.startswith("Too many restores at once. ")
-    assert cause.endswith("it goes on where it stopped.")
+    assert "Too many restores at once." in cause
+    assert "start the same incident again" in cause
 
 
 @pytest.mark.parametrize("cause", ["null", "5", '"text"', "[1]", "{}", '{"other": 1}', "{", ""])
@@ -89,7 +88,7 @@ def test_quotes_in_a_cut_cause() -> None:
     """A quoted name ends the message at the first quote."""
     text = lambda_failure("InvalidRequest", 'Found "a" and "b". Expected "c".')
     _, cause = explain("InvalidRequest", text[: text.index("stackTrace")])
-    assert cause.startswith('Found "a" and "b". Expected "c". ')
+    assert cause.startswith('Found "a" and "b". Expected "c".')
 
 
 def test_a_nest_without_end() -> None:
@@ -99,13 +98,13 @@ def test_a_nest_without_end() -> None:
         error, cause = "States.TaskFailed", child_failure(error, cause)
     name, sentence = explain(error, cause)
     assert name == "States.TaskFailed"
-    assert len(sentence) <= 2100
+    assert len(sentence) <= 2500
 
 
 def test_a_very_long_cause_is_cut() -> None:
     """A cause beyond the limit of a Fail state makes the failure itself fail."""
     _, cause = explain("Error", "x" * 100_000)
-    assert len(cause) < 2200
+    assert len(cause) < 2500
 
 
 @pytest.mark.parametrize(
