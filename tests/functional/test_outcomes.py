@@ -1,0 +1,356 @@
+"""How executions end: what is recorded, what stays frozen, which locks go, what is reported, and who may follow."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from handlers import freeze_functions, record_outcome, release_functions, unlock, validate_request, write_report
+from handlers.core import errors
+from handlers.core.clock import to_iso
+
+from .conftest import Aws
+from .fake_lambda import FakeFunction, FakeLambda, FakeTagging
+from .support import BUCKET, Context, Steps, create_table, invoke, ledger_items, make_items, put_all
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+TABLES = ("test-languages", "test-licenses")
+KEY = (("id", "S"),)
+
+
+def validate(execution: str, *, incident: str = "incident", tables: tuple[str, ...] = TABLES, hours: int = 1) -> Any:
+    """Validate, lock and open."""
+    return invoke(
+        validate_request.handler,
+        {
+            "request": {
+                "incidentId": incident,
+                "restoreDateTime": to_iso(NOW - timedelta(hours=hours)),
+                "tables": [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in tables],
+            },
+            "executionArn": execution,
+            "environment": "test",
+            "protectedTables": {name: {"segments": 2} for name in TABLES},
+            "sensitiveTables": ["test-ssn"],
+        },
+    )
+
+
+def record(
+    execution: str, error: Any = None, cause: Any = None, *, incident: Any = "incident", whole: bool = True
+) -> Any:
+    """Record an outcome; success unless ``error`` is given."""
+    event = {
+        "wholeIncident": whole,
+        "incidentId": incident,
+        "executionArn": execution,
+        "error": error,
+        "cause": cause,
+    }
+    return invoke(record_outcome.handler, event)
+
+
+def give_up_locks(execution: str, table: str | None = None, *, incident: Any = "incident") -> None:
+    """Unlock."""
+    event = {"incidentId": incident, "executionArn": execution, "tableName": table}
+    assert invoke(unlock.handler, event) == {}
+
+
+def owned(aws: Aws) -> dict[str, str]:
+    """Locks that executions own."""
+    return {key[1]: item["owner"]["S"] for key, item in ledger_items(aws.dynamodb, "LOCK").items() if "owner" in item}
+
+
+@pytest.fixture
+def first(aws: Aws) -> str:
+    """An execution that has opened the incident of two tables."""
+    for name in TABLES:
+        create_table(aws.dynamodb, name)
+        put_all(aws.dynamodb, name, make_items(KEY, 3, rich=False))
+        aws.set_pitr_window(name, NOW - timedelta(days=1), NOW)
+    execution = aws.start_execution("first")
+    assert len(validate(execution)["tables"]) == 2
+    return execution
+
+
+def reset(aws: Aws, table: str, plan_only: bool = False, *, incident: str = "incident", name: str = "reset") -> Steps:
+    """Prepare the hard reset of a table by a child execution; unless ``plan_only``, run it to its end."""
+    source = f"dr-test.{table}.{incident}"
+    create_table(aws.dynamodb, source)
+    put_all(aws.dynamodb, source, make_items(KEY, 4, rich=False))
+    child = aws.start_execution(f"{name}-{table}")
+    steps = Steps(execution_arn=child, incident_id=incident, source=source, table=table, segments=2)
+    # The orchestrator's lock is there: the child takes it from its parent.
+    (parent,) = {owner for lock, owner in owned(aws).items() if lock == f"TABLE#{table}"}
+    plan = steps.preflight(steps.request(orchestratorExecutionArn=parent))
+    if not plan_only:
+        steps.purge(plan)
+        steps.prove_empty(plan)
+        steps.copy(plan)
+        steps.digest(plan)
+        assert steps.verify(plan)["verified"] is True
+        give_up_locks(child, table, incident=incident)
+    return steps
+
+
+def run_record(aws: Aws, incident: str = "incident") -> dict[str, Any]:
+    """The incident's record."""
+    return ledger_items(aws.dynamodb)[f"INCIDENT#{incident}", "RUN"]
+
+
+def test_a_failure_before_any_purge_releases(aws: Aws, first: str) -> None:
+    """The system stays down although not one item was touched."""
+    answer = record(first, "RestoreNotActive", "The restored table is CREATING.")
+    assert answer["error"] == "RestoreNotActive"
+    assert "The restored table is CREATING." in answer["cause"]
+    assert (answer["recorded"], answer["stayFrozen"]) == (True, False)
+    assert run_record(aws)["status"] == {"S": "FAILED"}
+    assert run_record(aws)["error"] == {"S": "RestoreNotActive"}
+
+
+def test_a_failure_after_preflight_releases(aws: Aws, first: str) -> None:
+    """A reset that was only planned counts as one that purged."""
+    reset(aws, "test-licenses", plan_only=True)
+    assert record(first, "X", "y")["stayFrozen"] is False
+
+
+def test_a_failure_after_a_purge_began_keeps_the_functions_frozen(aws: Aws, first: str) -> None:
+    """The functions are released on a table of which half the items are gone."""
+    steps = reset(aws, "test-licenses", plan_only=True)
+    plan = steps.preflight()
+    steps.purge(plan, lambda: Context(seconds=900))
+    answer = record(first, "VerificationFailed", json.dumps({"errorMessage": "Differs.", "errorType": "Differs"}))
+    assert (answer["error"], answer["recorded"], answer["stayFrozen"]) == ("Differs", True, True)
+    assert "stay frozen" in answer["cause"]
+    assert "stay frozen" in run_record(aws)["cause"]["S"]
+
+
+def test_one_verified_table_of_two_is_not_enough(aws: Aws, first: str) -> None:
+    """The functions are released while one table is recovered and the other one still damaged."""
+    reset(aws, "test-licenses")
+    assert record(first, "X", "y")["stayFrozen"] is True
+
+
+def test_a_failure_after_every_table_is_verified_releases(aws: Aws, first: str) -> None:
+    """The report could not be written, and the recovered system stays down for it."""
+    reset(aws, "test-licenses")
+    reset(aws, "test-languages")
+    answer = record(first, "X", "y")
+    assert (answer["stayFrozen"], answer["recorded"]) == (False, True)
+    assert run_record(aws)["status"] == {"S": "FAILED"}
+
+
+def test_success(aws: Aws, first: str) -> None:
+    """A success is not recorded, and the incident can be started over the recovered tables."""
+    assert record(first) == {"error": "", "cause": "", "recorded": True, "stayFrozen": False}
+    assert run_record(aws)["status"] == {"S": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("error", ["", "States.TaskFailed"])
+def test_a_failure_without_a_name_is_no_success(aws: Aws, first: str, error: str) -> None:
+    """A child failed without a name: recorded as success, functions released on a purged table."""
+    steps = reset(aws, "test-licenses", plan_only=True)
+    steps.purge(steps.preflight())
+    answer = record(first, error, json.dumps({"Error": "", "Cause": ""}))
+    assert answer["error"]
+    assert answer["stayFrozen"] is True
+    assert run_record(aws)["status"] == {"S": "FAILED"}
+
+
+def test_a_refused_execution_records_nothing(aws: Aws, first: str) -> None:
+    """A second start that was refused marks the running incident as failed, and releases its functions."""
+    before = ledger_items(aws.dynamodb)
+    answer = record(aws.start_execution("second"), "RecoveryInProgress", "x")
+    assert (answer["recorded"], answer["stayFrozen"], answer["error"]) == (False, False, "RecoveryInProgress")
+    assert first
+    assert ledger_items(aws.dynamodb) == before
+
+
+@pytest.mark.parametrize("incident", [None, 5, ["incident"], {"a": 1}, "unknown"])
+def test_a_request_without_an_incident(aws: Aws, first: str, incident: Any) -> None:
+    """A malformed request crashes the recording of its own refusal: the operator sees that instead."""
+    before = ledger_items(aws.dynamodb)
+    assert record(first, "InvalidRequest", "x", incident=incident)["recorded"] is False
+    give_up_locks(aws.start_execution("second"), incident=incident)
+    assert ledger_items(aws.dynamodb) == before
+
+
+def test_a_hard_reset_explains_and_records_nothing(aws: Aws, first: str) -> None:
+    """A child that fails closes its parent's incident."""
+    before = ledger_items(aws.dynamodb)
+    cause = json.dumps({"errorMessage": "Stop that writer, then start again.", "errorType": "DestinationNotEmpty"})
+    answer = record(first, "DestinationNotEmpty", cause, whole=False)
+    assert answer == {
+        "error": "DestinationNotEmpty",
+        "cause": "Stop that writer, then start again.",
+        "recorded": False,
+        "stayFrozen": False,
+    }
+    assert ledger_items(aws.dynamodb) == before
+
+
+def test_unlock_gives_up_every_lock_of_its_own(aws: Aws, first: str) -> None:
+    """A lock stays behind on every success."""
+    assert len(owned(aws)) == 3
+    give_up_locks(first)
+    assert owned(aws) == {}
+    give_up_locks(first)
+
+
+def test_unlock_leaves_the_locks_of_others(aws: Aws, first: str) -> None:
+    """A refused execution frees the running one's locks: a third one starts beside it."""
+    second = aws.start_execution("second")
+    give_up_locks(second)
+    give_up_locks(second, "test-licenses")
+    assert set(owned(aws).values()) == {first}
+    assert len(owned(aws)) == 3
+    child = reset(aws, "test-licenses", plan_only=True).execution_arn
+    give_up_locks(first)
+    assert owned(aws) == {"TABLE#test-licenses": child}
+    give_up_locks(child, "test-languages")
+    assert owned(aws) == {"TABLE#test-licenses": child}
+    give_up_locks(child, "test-licenses")
+    assert owned(aws) == {}
+
+
+def report(execution: str, status: str = "SUCCEEDED", error: str = "", cause: str = "") -> Any:
+    """Write a report."""
+    event = {
+        "incidentId": "incident",
+        "executionArn": execution,
+        "status": status,
+        "error": error,
+        "cause": cause,
+    }
+    return invoke(write_report.handler, event)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, fake: FakeLambda) -> None:
+    """Put the stand-in for Lambda (see there why) into the two handlers that need it."""
+    stand_ins = {"lambda": fake, "resourcegroupstaggingapi": FakeTagging(fake.functions)}
+    monkeypatch.setattr(freeze_functions, "client", stand_ins.__getitem__)
+    monkeypatch.setattr(release_functions, "client", stand_ins.__getitem__)
+
+
+def freeze(execution: str, incident: str = "incident") -> None:
+    """Freeze every function of the system."""
+    selection: dict[str, Any] = {"namePrefix": "test-app-", "tag": None, "exclude": [], "eventSourceMappings": True}
+    event = {"incidentId": incident, "executionArn": execution, "selection": selection, "plan": False}
+    assert invoke(freeze_functions.handler, event)["complete"] is True
+
+
+def release(execution: str, incident: str = "incident") -> Any:
+    """Release them."""
+    return invoke(release_functions.handler, {"incidentId": incident, "executionArn": execution})
+
+
+def test_the_report(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output lacks what the contract promises, or what is stored is not what is answered."""
+    use(monkeypatch, FakeLambda({"test-app-a": FakeFunction(5), "test-app-b": FakeFunction(None)}))
+    freeze(first)
+    reset(aws, "test-licenses")
+    reset(aws, "test-languages")
+    assert release(first)["functions"] == 2
+    output = report(first)
+    assert (output["incidentId"], output["status"]) == ("incident", "SUCCEEDED")
+    assert (output["frozenFunctions"], output["releasedFunctions"]) == (2, 2)
+    assert [table["tableName"] for table in output["tables"]] == list(TABLES)
+    assert all(table["verified"] is True and table["copiedItems"] == 4 for table in output["tables"])
+    assert "error" not in output
+    key = output["reportUri"].removeprefix(f"s3://{BUCKET}/")
+    stored = json.loads(aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    assert {name: stored[name] for name in output} == output
+    settings = {entry["functionName"]: entry["reservedConcurrency"] for entry in stored["functions"]}
+    assert settings == {"test-app-a": 5, "test-app-b": None}
+    assert stored["executionArn"] == first
+    assert stored["startedAt"] <= stored["reportedAt"]
+
+
+def test_the_report_of_a_failure(aws: Aws, first: str) -> None:
+    """A table that was not recovered is missing from the report, or appears as verified."""
+    reset(aws, "test-licenses")
+    output = report(first, "FAILED", "X", "Because.")
+    assert (output["status"], output["error"], output["cause"]) == ("FAILED", "X", "Because.")
+    assert [table["verified"] for table in output["tables"]] == [False, True]
+    assert (output["frozenFunctions"], output["releasedFunctions"]) == (0, 0)
+
+
+def test_reports_do_not_overwrite_each_other(aws: Aws, first: str) -> None:
+    """The report of the failure is gone once the resumed execution has reported its success."""
+    one = report(first, "FAILED", "X", "y")["reportUri"]
+    two = report(aws.start_execution("second"))["reportUri"]
+    assert one != two
+    assert len(aws.s3.list_objects_v2(Bucket=BUCKET)["Contents"]) == 2
+
+
+# --- another incident after one that failed half-way --------------------------------------------------------------
+
+
+@pytest.fixture
+def half_way(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
+    """The first incident has frozen the functions, purged a table, failed and ended."""
+    fake = FakeLambda({"test-app-a": FakeFunction(5), "test-app-b": FakeFunction(None)})
+    use(monkeypatch, fake)
+    freeze(first)
+    steps = reset(aws, "test-licenses", plan_only=True)
+    steps.purge(steps.preflight())
+    give_up_locks(steps.execution_arn, "test-licenses")
+    assert record(first, "X", "y")["stayFrozen"] is True
+    give_up_locks(first)
+    aws.abort(first)
+    assert owned(aws) == {}
+    assert fake.settings()[0] == {"test-app-a": 0, "test-app-b": 0}
+    return fake
+
+
+def test_another_incident_takes_over(aws: Aws, half_way: FakeLambda) -> None:
+    """The zeros of the first incident are the second's originals: it succeeds, and the system stays down."""
+    second = aws.start_execution("second")
+    assert validate(second, incident="better-time", hours=2)["resumed"] is False
+    freeze(second, "better-time")
+    for table in TABLES:
+        reset(aws, table, incident="better-time", name="better")
+    assert release(second, "better-time")["functions"] == 2
+    assert half_way.settings()[0] == {"test-app-a": 5, "test-app-b": None}
+    assert record(second, incident="better-time")["recorded"] is True
+    assert run_record(aws)["status"] == {"S": "SUPERSEDED"}
+    give_up_locks(second, incident="better-time")
+    aws.abort(second)
+    with pytest.raises(errors.InvalidRequest, match="SUPERSEDED"):
+        validate(aws.start_execution("third"))
+    assert validate(aws.start_execution("fourth"), incident="much-later", tables=("test-licenses",))["tables"]
+
+
+def test_another_incident_must_include_the_half_restored_tables(aws: Aws, half_way: FakeLambda) -> None:
+    """The second incident recovers one table, and releases the functions on the other, which is half purged."""
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.RecoveryInProgress, match="lacks test-licenses"):
+        validate(aws.start_execution("second"), incident="other", tables=("test-languages",))
+    assert ledger_items(aws.dynamodb) == before
+    assert set(half_way.settings()[0].values()) == {0}
+
+
+def test_the_second_incident_fails_before_it_purges(aws: Aws, half_way: FakeLambda) -> None:
+    """It has purged nothing itself: the functions are released on what the first one left half purged."""
+    second = aws.start_execution("second")
+    validate(second, incident="better-time", hours=2)
+    freeze(second, "better-time")
+    assert record(second, "RestoreNotActive", "x", incident="better-time")["stayFrozen"] is True
+    give_up_locks(second, incident="better-time")
+    aws.abort(second)
+    third = aws.start_execution("third")
+    assert validate(third, incident="better-time", hours=2)["resumed"] is True
+    assert record(third, "RestoreNotActive", "x", incident="better-time")["stayFrozen"] is True
+    assert set(half_way.settings()[0].values()) == {0}
+
+
+def test_the_same_incident_goes_on(aws: Aws, half_way: FakeLambda) -> None:
+    """The first incident's own resumption is refused because of itself."""
+    second = aws.start_execution("second")
+    assert validate(second)["resumed"] is True
+    freeze(second)
+    assert release(second)["functions"] == 2
+    assert half_way.settings()[0] == {"test-app-a": 5, "test-app-b": None}

@@ -1,0 +1,275 @@
+"""The checks of one hard reset: whatever they let through is purged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handlers import runtime
+from handlers.core import errors
+
+from .conftest import Aws
+from .support import (
+    REGION,
+    Steps,
+    create_table,
+    ledger_items,
+    lock_names,
+    make_items,
+    put_all,
+    scan_all,
+    table_arn,
+)
+
+KEY = (("country", "S"), ("code", "N"))
+TEN = 10
+
+
+@pytest.fixture
+def tables(aws: Aws, steps: Steps) -> Steps:
+    """A source and a destination with ten items each."""
+    for name in (steps.source, steps.table):
+        create_table(aws.dynamodb, name, KEY)
+        put_all(aws.dynamodb, name, make_items(KEY, TEN, rich=False))
+    return steps
+
+
+def assert_untouched(aws: Aws, steps: Steps) -> None:
+    """Nothing was locked, recorded or deleted."""
+    assert ledger_items(aws.dynamodb) == {}
+    assert len(scan_all(aws.dynamodb, steps.table)) == TEN
+
+
+@contextmanager
+def table_status(name: str, status: str) -> Iterator[None]:
+    """DescribeTable answers another status: moto's tables are always ACTIVE."""
+
+    def change(parsed: dict[str, Any], **_: Any) -> None:
+        if parsed["Table"]["TableName"] == name:
+            parsed["Table"]["TableStatus"] = status
+
+    events = runtime.client("dynamodb").meta.events
+    events.register("after-call.dynamodb.DescribeTable", change)
+    yield
+    events.unregister("after-call.dynamodb.DescribeTable", change)
+
+
+def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
+    """The plan lacks what a later state needs, or the lock is not taken."""
+    assert tables.preflight() == {
+        "incidentId": "incident",
+        "tableName": "test-licenses",
+        "sourceTableName": "dr-test.licenses.restored",
+        "phase": "purge",
+        "attempt": 1,
+        "verification": 1,
+        "segments": 2,
+        "ttlAttribute": None,
+        "backupArn": None,
+    }
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": tables.execution_arn}
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
+    assert tables.preflight()["attempt"] == 1  # the same execution again: its answer was lost
+
+
+def test_segments_are_chosen_when_the_configuration_leaves_them(tables: Steps) -> None:
+    """Null for a number of segments makes a Map without items: nothing is purged and nothing copied."""
+    assert replace(tables, segments=None).preflight()["segments"] == 4
+
+
+def test_segments_stay_what_they_were(aws: Aws, tables: Steps) -> None:
+    """A deployment between two executions changes the number of segments: items fall between the checkpoints."""
+    plan = tables.preflight()
+    assert plan["segments"] == 2
+    aws.abort(tables.execution_arn)
+    resumed = replace(tables, segments=7, execution_arn=aws.start_execution("second")).preflight()
+    assert resumed["segments"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"incidentId": None}, errors.InvalidRequest),
+        ({"incidentId": "a#b"}, errors.InvalidRequest),
+        ({"dryRun": True}, errors.InvalidRequest),
+        ({"tableNameRecoveryConfirmation": "test-license"}, errors.ConfirmationMismatch),
+        ({"tableNameRecoveryConfirmation": None}, errors.ConfirmationMismatch),
+        ({"destinationTableArn": table_arn("test-languages")}, errors.InvalidRequest),
+        ({"destinationTableArn": table_arn("test-licenses") + "/index/i"}, errors.InvalidRequest),
+        ({"sourceTableArn": "dr-test.licenses.restored"}, errors.InvalidRequest),
+        ({"sourceTableArn": table_arn("test-licenses")}, errors.InvalidRequest),
+        ({"sourceTableArn": table_arn("test-ssn")}, errors.SensitiveTable),
+        ({"sourceTableArn": table_arn("someone-elses")}, errors.InvalidRequest),
+        ({"sourceTableArn": table_arn("dr-test2.licenses")}, errors.InvalidRequest),
+        ({"sourceTableArn": table_arn("dr-test.nothing-here")}, errors.UnknownTable),
+        (
+            {"sourceTableArn": table_arn("dr-test.licenses.restored").replace(REGION, "eu-west-1")},
+            errors.InvalidRequest,
+        ),
+        ({"sourceTableArn": table_arn("dr-test.licenses.restored").replace("1234", "9999")}, errors.InvalidRequest),
+        ({"backupArn": table_arn("test-licenses") + "/backup/01489602797149-73d8d5bc"}, errors.InvalidRequest),
+        ({"backupArn": 5}, errors.InvalidRequest),
+    ],
+)
+def test_refusals(aws: Aws, tables: Steps, changes: dict[str, Any], error: type[Exception]) -> None:
+    """A refused reset leaves a lock behind, or is not refused at all and its table is purged."""
+    with pytest.raises(error) as refusal:
+        tables.preflight(tables.request(**changes))
+    assert "Expected" in str(refusal.value) or "choose another source" in str(refusal.value)
+    assert_untouched(aws, tables)
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 5, {}])
+def test_an_input_that_is_no_request(aws: Aws, tables: Steps, value: Any) -> None:
+    """An input that is no object crashes the function with an error that has no public name."""
+    with pytest.raises(errors.InvalidRequest):
+        tables.preflight(value)
+    assert_untouched(aws, tables)
+
+
+def test_a_destination_that_is_gone(aws: Aws, tables: Steps) -> None:
+    """A deleted table is recorded and locked before anyone looks."""
+    aws.dynamodb.delete_table(TableName=tables.table)
+    with pytest.raises(errors.UnknownTable, match="test-licenses does not exist"):
+        tables.preflight()
+    assert ledger_items(aws.dynamodb) == {}
+
+
+def test_a_source_restored_from_a_sensitive_table(aws: Aws, tables: Steps) -> None:
+    """The sensitive table's data comes in by way of a restore under an innocent name."""
+    create_table(aws.dynamodb, "test-ssn", KEY)
+    aws.dynamodb.update_continuous_backups(
+        TableName="test-ssn", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+    )
+    aws.dynamodb.restore_table_to_point_in_time(
+        SourceTableName="test-ssn", TargetTableName="dr-test.innocent", UseLatestRestorableTime=True
+    )
+    with pytest.raises(errors.SensitiveTable, match="was restored from test-ssn"):
+        replace(tables, source="dr-test.innocent").preflight()
+    assert_untouched(aws, tables)
+
+
+@pytest.mark.parametrize("which", ["source", "table"])
+@pytest.mark.parametrize("status", ["CREATING", "DELETING", "INACCESSIBLE_ENCRYPTION_CREDENTIALS", "ARCHIVED"])
+def test_a_table_that_is_not_in_service(aws: Aws, tables: Steps, which: str, status: str) -> None:
+    """A restore that is under way is half empty: the table is reset to half of its items, and verified."""
+    with (
+        table_status(getattr(tables, which), status),
+        pytest.raises(errors.InvalidRequest, match=f"is {status}. Expected ACTIVE"),
+    ):
+        tables.preflight()
+    assert_untouched(aws, tables)
+
+
+def test_a_table_whose_capacity_is_being_changed(tables: Steps) -> None:
+    """An operator raises the capacity for the recovery, and the recovery is refused for it."""
+    with table_status(tables.table, "UPDATING"):
+        assert tables.preflight()["phase"] == "purge"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (("country", "S"),),
+        (("country", "S"), ("code", "S")),
+        (("code", "N"), ("country", "S")),
+        (("country", "S"), ("number", "N")),
+        (("country", "S"), ("code", "B")),
+    ],
+    ids=["no sort key", "another type", "other roles", "another name", "binary"],
+)
+def test_another_key(aws: Aws, tables: Steps, key: Any) -> None:
+    """The destination is purged, and then not one item of the source can be written."""
+    create_table(aws.dynamodb, "dr-test.other", key)
+    with pytest.raises(errors.KeySchemaMismatch, match="Expected the same names, roles and types"):
+        replace(tables, source="dr-test.other").preflight()
+    assert_untouched(aws, tables)
+
+
+def test_the_lock_of_a_running_execution(aws: Aws, tables: Steps) -> None:
+    """Two executions purge and copy one table at once: each deletes what the other writes."""
+    tables.preflight()
+    other = replace(tables, execution_arn=aws.start_execution("other"), incident_id="other")
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.RecoveryInProgress, match="incident 'incident'"):
+        other.preflight()
+    assert ledger_items(aws.dynamodb) == before
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["aborted", "forgotten"])
+def test_the_lock_of_an_ended_execution(aws: Aws, tables: Steps, forgotten: bool) -> None:
+    """An aborted execution runs no clean-up: its lock would keep the operator out for ever."""
+    if forgotten:
+        tables = replace(tables, execution_arn=tables.execution_arn + "-90-days-ago")
+    tables.preflight()
+    if not forgotten:
+        aws.abort(tables.execution_arn)
+    second = replace(tables, execution_arn=aws.start_execution("second"))
+    assert second.preflight()["phase"] == "purge"
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": second.execution_arn}
+
+
+def test_the_lock_of_the_orchestrator_that_started_it(aws: Aws, tables: Steps) -> None:
+    """The child is kept out by its own parent; or anyone may say whose child he is and a stranger's lock is taken."""
+    parent, stranger = aws.start_execution("parent"), aws.start_execution("stranger")
+    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "incidentId": {"S": "incident"}}
+    aws.dynamodb.put_item(TableName="test-dr-ledger", Item={**lock, "owner": {"S": parent}})
+    with pytest.raises(errors.RecoveryInProgress):
+        tables.preflight(tables.request(orchestratorExecutionArn=stranger))
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": parent}
+    tables.preflight(tables.request(orchestratorExecutionArn=parent))
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": tables.execution_arn}
+
+
+def test_a_backup_of_this_table(aws: Aws, tables: Steps) -> None:
+    """The backup is lost on the way: another one is taken, of what the purge has left."""
+    backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
+    assert tables.preflight(tables.request(backupArn=backup))["backupArn"] == backup
+
+
+def test_a_backup_of_another_table(aws: Aws, tables: Steps) -> None:
+    """The table is purged with no way back, because a backup of another table was taken for its own."""
+    backup = aws.dynamodb.create_backup(TableName=tables.source, BackupName="dr-b")["BackupDetails"]["BackupArn"]
+    with pytest.raises(errors.InvalidRequest, match=r"is of table dr-test\.licenses\.restored"):
+        tables.preflight(tables.request(backupArn=backup))
+    assert_untouched(aws, tables)
+
+
+def test_a_resumption_goes_on_where_it_stopped(aws: Aws, tables: Steps) -> None:
+    """A resumed reset purges what was copied already, or trusts digests of before the interruption."""
+    plan = tables.preflight()
+    tables.purge(plan)
+    tables.prove_empty(plan)
+    aws.abort(tables.execution_arn)
+    resumed = replace(tables, execution_arn=aws.start_execution("second")).preflight()
+    assert (resumed["phase"], resumed["attempt"], resumed["verification"]) == ("copy", 1, 2)
+
+
+def test_another_source_for_the_same_incident(aws: Aws, tables: Steps) -> None:
+    """Half of the table comes from one source and half from another."""
+    create_table(aws.dynamodb, "dr-test.other", KEY)
+    tables.preflight()
+    with pytest.raises(errors.InvalidRequest, match="Expected the same source on every start"):
+        replace(tables, source="dr-test.other").preflight()
+
+
+def test_a_verified_reset_is_not_done_again(aws: Aws, tables: Steps) -> None:
+    """The operator starts the same input once more by mistake: a table in service is purged."""
+    assert tables.run()["verified"] is True
+    aws.abort(tables.execution_arn)
+    before = scan_all(aws.dynamodb, tables.table)
+    with pytest.raises(errors.InvalidRequest, match="already reset and verified"):
+        replace(tables, execution_arn=aws.start_execution("second")).preflight()
+    assert scan_all(aws.dynamodb, tables.table) == before
+
+
+def test_the_same_table_under_another_partition(aws: Aws, tables: Steps) -> None:
+    """A table is reset from itself: purged, nothing to copy, empty equals empty, verified."""
+    request = tables.request(sourceTableArn=table_arn(tables.table).replace("arn:aws:", "arn:aws-cn:"))
+    with pytest.raises(errors.InvalidRequest):
+        replace(tables, source_tables=("*",)).preflight(request)
+    assert_untouched(aws, tables)

@@ -1,0 +1,305 @@
+"""Validation of a recovery: what it refuses changes nothing, what it admits is locked and recorded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from handlers import record_outcome, runtime, unlock, validate_request
+from handlers.core import errors
+from handlers.core.clock import to_iso
+
+from .conftest import Aws
+from .support import LEDGER, FailCalls, KilledError, create_table, invoke, ledger_items, lock_names
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+EARLIEST, LATEST = NOW - timedelta(days=35), NOW - timedelta(minutes=5)
+TIME = NOW - timedelta(hours=1)
+TABLES = ("test-languages", "test-licenses")
+
+
+@pytest.fixture
+def protected(aws: Aws) -> Aws:
+    """Two tables with PITR since 35 days ago."""
+    for name in TABLES:
+        create_table(aws.dynamodb, name)
+        aws.set_pitr_window(name, EARLIEST, LATEST)
+    assert ledger_items(aws.dynamodb) == {}
+    return aws
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A valid request with changes; ``...`` takes a field out."""
+    value = {
+        "incidentId": "incident",
+        "restoreDateTime": to_iso(TIME),
+        "tables": [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in TABLES],
+        **changes,
+    }
+    return {name: entry for name, entry in value.items() if entry is not ...}
+
+
+def only(*names: str) -> list[dict[str, str]]:
+    """``tables`` of these names."""
+    return [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in names]
+
+
+def validate(execution_arn: str, value: Any = ...) -> Any:
+    """Call the entry point."""
+    return invoke(
+        validate_request.handler,
+        {
+            "request": request() if value is ... else value,
+            "executionArn": execution_arn,
+            "environment": "test",
+            "protectedTables": {"test-licenses": {"segments": 7}, "test-languages": {}, "test-missing": {}},
+            "sensitiveTables": ["test-ssn"],
+        },
+    )
+
+
+def fail(aws: Aws, execution_arn: str) -> None:
+    """An execution that has failed and ended."""
+    invoke(
+        record_outcome.handler,
+        {
+            "wholeIncident": True,
+            "incidentId": "incident",
+            "executionArn": execution_arn,
+            "error": "States.Timeout",
+            "cause": "",
+        },
+    )
+    aws.abort(execution_arn)
+
+
+def test_a_valid_request(protected: Aws) -> None:
+    """A later state finds no table, another time, or another name of a restored table than the one that is made."""
+    execution = protected.start_execution("first")
+    plan = validate(execution)
+    assert (plan["incidentId"], plan["mode"], plan["dryRun"], plan["resumed"]) == (
+        "incident",
+        "hard-reset",
+        False,
+        False,
+    )
+    assert plan["restoreDateTime"] == to_iso(TIME)
+    assert plan["finishedTables"] == []
+    assert [table["tableName"] for table in plan["tables"]] == list(TABLES)
+    assert [table["segments"] for table in plan["tables"]] == [4, 7]
+    for table in plan["tables"]:
+        assert table["restoredTableName"].startswith(f"dr-test.{table['tableName']}.")
+        assert table["restoredTableArn"].endswith(f":table/{table['restoredTableName']}")
+        assert table["tableArn"].endswith(f":table/{table['tableName']}")
+        assert (table["items"], table["bytes"]) == (0, 0)
+    assert plan["temporaryTables"] == [table["restoredTableName"] for table in plan["tables"]]
+    locks = lock_names_of(protected)
+    assert locks == dict.fromkeys(("ENVIRONMENT", "TABLE#test-languages", "TABLE#test-licenses"), execution)
+    run = ledger_items(protected.dynamodb)["INCIDENT#incident", "RUN"]
+    assert (run["status"], run["executionArn"]) == ({"S": "RUNNING"}, {"S": execution})
+
+
+def lock_names_of(aws: Aws) -> dict[str, str]:
+    """Locks that an execution owns (the marker of the unfinished incident has no owner)."""
+    return {key[1]: item["owner"]["S"] for key, item in ledger_items(aws.dynamodb, "LOCK").items() if "owner" in item}
+
+
+def test_a_retried_validation_finds_itself(protected: Aws) -> None:
+    """The answer was lost: the second call refuses the execution because of its own locks."""
+    execution = protected.start_execution("first")
+    first = validate(execution)
+    second = validate(execution)
+    assert second == {**first, "resumed": True}
+
+
+def test_a_dry_run_changes_nothing(protected: Aws) -> None:
+    """A rehearsal leaves a lock or an incident behind, and the real recovery is refused."""
+    plan = validate(protected.start_execution("dry"), request(dryRun=True))
+    assert plan["dryRun"] is True
+    assert [table["tableName"] for table in plan["tables"]] == list(TABLES)
+    assert ledger_items(protected.dynamodb) == {}
+
+
+REFUSALS: dict[str, tuple[Any, type[Exception]]] = {
+    "no object": ("x", errors.InvalidRequest),
+    "null": (None, errors.InvalidRequest),
+    "misspelt dryRun": (request(dryrun=True), errors.InvalidRequest),
+    "differential": (request(mode="differential"), errors.InvalidRequest),
+    "no tables": (request(tables=[]), errors.InvalidRequest),
+    "listed twice": (request(tables=only("test-licenses", "test-licenses")), errors.InvalidRequest),
+    "not confirmed": (request(tables=[{"tableName": "test-licenses"}]), errors.ConfirmationMismatch),
+    "sensitive": (request(tables=only("test-licenses", "test-ssn")), errors.SensitiveTable),
+    "unknown": (request(tables=only("other-teams")), errors.UnknownTable),
+    "does not exist": (request(tables=only("test-licenses", "test-missing")), errors.UnknownTable),
+    "too early": (request(restoreDateTime=to_iso(EARLIEST - timedelta(seconds=1))), errors.RestoreTimeOutOfRange),
+    "too late": (request(restoreDateTime=to_iso(LATEST + timedelta(seconds=1))), errors.RestoreTimeOutOfRange),
+    "future": (request(restoreDateTime=to_iso(NOW + timedelta(days=1))), errors.RestoreTimeOutOfRange),
+    "fraction": (request(restoreDateTime="2026-11-20T09:00:00.5Z"), errors.InvalidRequest),
+    "no offset": (request(restoreDateTime="2026-11-20T09:00:00"), errors.InvalidRequest),
+}
+
+
+@pytest.mark.parametrize(("value", "error"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals(protected: Aws, value: Any, error: type[Exception]) -> None:
+    """A refused request leaves a lock or a record behind; or is not refused."""
+    with pytest.raises(error, match=r"Expected|leave it out"):
+        validate(protected.start_execution("refused"), value)
+    assert ledger_items(protected.dynamodb) == {}
+
+
+@pytest.mark.parametrize("moment", [EARLIEST, LATEST], ids=["earliest", "latest"])
+def test_the_edges_of_the_window_belong_to_it(protected: Aws, moment: datetime) -> None:
+    """The oldest good state is refused although DynamoDB would restore it."""
+    assert validate(protected.start_execution("edge"), request(restoreDateTime=to_iso(moment)))["tables"]
+
+
+def test_one_table_without_pitr(protected: Aws) -> None:
+    """The lack is found out after the other tables were frozen and restored."""
+    protected.dynamodb.update_continuous_backups(
+        TableName="test-licenses", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}
+    )
+    with pytest.raises(errors.RestoreTimeOutOfRange, match="PITR is switched off on table test-licenses"):
+        validate(protected.start_execution("refused"))
+    assert ledger_items(protected.dynamodb) == {}
+
+
+def test_a_recovery_that_is_running(protected: Aws) -> None:
+    """Two recoveries run at once, or the refused one takes the running one's locks away."""
+    validate(protected.start_execution("first"))
+    before = ledger_items(protected.dynamodb)
+    for value in (request(incidentId="other"), request(), request(incidentId="dry", dryRun=True)):
+        with pytest.raises(errors.RecoveryInProgress, match="ENVIRONMENT"):
+            validate(protected.start_execution(f"second-{value['incidentId']}"), value)
+    assert ledger_items(protected.dynamodb) == before
+
+
+def test_a_hard_reset_that_is_running(protected: Aws) -> None:
+    """A table that somebody resets by hand is recovered at the same time; or the other locks stay taken."""
+    owner = protected.start_execution("by-hand")
+    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "owner": {"S": owner}, "incidentId": {"S": "i"}}
+    protected.dynamodb.put_item(TableName=LEDGER, Item=lock)
+    with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
+        validate(protected.start_execution("first"))
+    assert lock_names(protected.dynamodb) == {"TABLE#test-licenses": owner}
+    assert validate(protected.start_execution("second"), request(tables=only("test-languages")))["tables"]
+
+
+def test_a_lock_that_is_taken_in_the_last_moment(protected: Aws) -> None:
+    """Between check and acquisition another execution takes a table: the locks taken before it are kept for ever."""
+    owner, execution = protected.start_execution("by-hand"), protected.start_execution("first")
+    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "owner": {"S": owner}, "incidentId": {"S": "i"}}
+
+    def interfere(**_: Any) -> None:
+        protected.dynamodb.put_item(TableName=LEDGER, Item=lock)
+
+    runtime.client("dynamodb").meta.events.register("before-call.dynamodb.PutItem", interfere)
+    with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
+        validate(execution)
+    assert lock_names(protected.dynamodb) == {"TABLE#test-licenses": owner}
+    assert ledger_items(protected.dynamodb, "INCIDENT#") == {}
+
+
+def test_the_locks_of_an_aborted_execution(protected: Aws) -> None:
+    """An aborted recovery keeps its locks: the operator can never start again."""
+    first = protected.start_execution("first")
+    validate(first)
+    protected.abort(first)
+    second = protected.start_execution("second")
+    assert validate(second)["resumed"] is True
+    assert set(lock_names_of(protected).values()) == {second}
+
+
+def test_killed_between_locks_and_record(protected: Aws) -> None:
+    """The worker dies holding locks without an incident: neither a retry nor the next execution gets in."""
+    first = protected.start_execution("first")
+    fault = FailCalls(runtime.client("dynamodb"), "PutItem", KilledError, lambda call: call == 4)
+    with fault, pytest.raises(KilledError):
+        validate(first)
+    assert len(lock_names_of(protected)) == 3
+    assert validate(first)["incidentId"] == "incident"
+    protected.abort(first)
+    assert validate(protected.start_execution("second"))["resumed"] is True
+
+
+def test_a_resumption_does_not_need_the_window_any_more(protected: Aws) -> None:
+    """The restored table is there, and the incident is refused because its time has left the PITR window since."""
+    first = protected.start_execution("first")
+    plan = validate(first)
+    fail(protected, first)
+    for table in plan["tables"]:
+        create_table(protected.dynamodb, table["restoredTableName"])
+        protected.set_pitr_window(table["tableName"], TIME + timedelta(minutes=1), LATEST)
+    resumed = validate(protected.start_execution("second"))
+    assert resumed == {**plan, "resumed": True}
+
+
+def test_a_first_start_needs_the_window_whatever_tables_there_are(protected: Aws) -> None:
+    """A table that merely bears the name of the restored one is taken for a restore that never happened."""
+    plan = validate(protected.start_execution("dry"), request(dryRun=True))
+    for table in plan["tables"]:
+        create_table(protected.dynamodb, table["restoredTableName"])
+        protected.set_pitr_window(table["tableName"], TIME + timedelta(minutes=1), LATEST)
+    with pytest.raises(errors.RestoreTimeOutOfRange):
+        validate(protected.start_execution("first"))
+    assert ledger_items(protected.dynamodb) == {}
+
+
+def test_a_resumption_without_the_restored_table_needs_the_window(protected: Aws) -> None:
+    """The restored table is gone and its time too: the failure comes hours later, with the functions frozen."""
+    first = protected.start_execution("first")
+    validate(first)
+    fail(protected, first)
+    protected.set_pitr_window("test-licenses", TIME + timedelta(minutes=1), LATEST)
+    with pytest.raises(errors.RestoreTimeOutOfRange, match="test-licenses"):
+        validate(protected.start_execution("second"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"restoreDateTime": to_iso(TIME - timedelta(hours=1))}, {"tables": only("test-licenses")}]
+)
+def test_a_resumption_that_asks_for_something_else(protected: Aws, changes: dict[str, Any]) -> None:
+    """One incident restores some tables to one time and others to another."""
+    first = protected.start_execution("first")
+    validate(first)
+    fail(protected, first)
+    before = ledger_items(protected.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="Expected the same on every start"):
+        validate(protected.start_execution("second"), request(**changes))
+    assert ledger_items(protected.dynamodb) == before
+
+
+def test_an_incident_that_is_over(protected: Aws) -> None:
+    """The operator starts a finished incident by mistake, and everything since is overwritten."""
+    first = protected.start_execution("first")
+    validate(first)
+    outcome = {"wholeIncident": True, "incidentId": "incident", "executionArn": first, "error": None, "cause": None}
+    assert invoke(record_outcome.handler, outcome)["recorded"] is True
+    invoke(unlock.handler, {"incidentId": "incident", "executionArn": first, "tableName": None})
+    assert lock_names_of(protected) == {}
+    protected.abort(first)
+    before = ledger_items(protected.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="Expected an unfinished one"):
+        validate(protected.start_execution("second"))
+    assert ledger_items(protected.dynamodb) == before
+
+
+def test_finished_tables_are_left_out(protected: Aws) -> None:
+    """A resumption resets a table that is recovered and verified already."""
+    first = protected.start_execution("first")
+    validate(first)
+    fail(protected, first)
+    protected.dynamodb.put_item(
+        TableName=LEDGER,
+        Item={
+            "pk": {"S": "INCIDENT#incident"},
+            "sk": {"S": "TABLE#test-licenses"},
+            "phase": {"S": "verified"},
+            "summary": {"S": '{"tableName": "test-licenses", "verified": true}'},
+        },
+    )
+    plan = validate(protected.start_execution("second"))
+    assert [table["tableName"] for table in plan["tables"]] == ["test-languages"]
+    assert plan["finishedTables"] == [{"tableName": "test-licenses", "verified": True}]
+    assert len(plan["temporaryTables"]) == 2
