@@ -84,7 +84,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._add(
             "release-functions",
             "Puts back every setting that the freeze changed",
-            [may.ledger("Query", "UpdateItem"), *may.release()],
+            [may.ledger("GetItem", "Query", "UpdateItem"), *may.release()],
             size=_LONG,
         )
         self._add(
@@ -103,7 +103,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "Deletes the items of one segment of the destination",
             [
                 may.ledger("GetItem", "PutItem"),
-                may.on_protected_tables("DescribeTable", "Scan", "BatchWriteItem"),
+                may.on_protected_tables("Scan", "BatchWriteItem"),
                 *keys,
             ],
             size=worker,
@@ -122,7 +122,12 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._add(
             "digest-segment",
             "Counts and digests the items of one segment of the source or the destination",
-            [may.ledger("GetItem", "PutItem"), may.on_sources("Scan"), may.on_protected_tables("Scan"), *keys],
+            [
+                may.ledger("GetItem", "PutItem"),
+                may.on_sources("Scan", "BatchGetItem"),
+                may.on_protected_tables("Scan", "BatchGetItem"),
+                *keys,
+            ],
             size=worker,
         )
         self._add(
@@ -144,7 +149,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._add(
             "unlock",
             "Gives up the locks that an execution holds",
-            [may.ledger("GetItem", "DeleteItem")],
+            [may.ledger("GetItem", "UpdateItem", "DeleteItem")],
         )
         self._add(
             "write-report",
@@ -270,7 +275,11 @@ class Permissions:
         return [
             allow(
                 "ReleaseFunctions",
-                ["lambda:PutFunctionConcurrency", "lambda:DeleteFunctionConcurrency"],
+                [
+                    "lambda:GetFunctionConcurrency",
+                    "lambda:PutFunctionConcurrency",
+                    "lambda:DeleteFunctionConcurrency",
+                ],
                 [self.names.function_arn("*")],
             ),
             *self._mappings(self.settings.freeze),

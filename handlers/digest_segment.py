@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from handlers.core.clock import utc_now
 from handlers.core.engine import Digest
-from handlers.runtime import logger
+from handlers.runtime import data_client, logger
 from handlers.segment_event import SegmentEvent, work, worker_pool
 
 
@@ -14,7 +15,17 @@ from handlers.segment_event import SegmentEvent, work, worker_pool
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Entry point of the function digest-segment. ``side`` is ``source`` or ``destination``."""
     side = event["side"]
-    table_name = {"source": event["sourceTableName"], "destination": event["tableName"]}[side]
-    digest = Digest(table_name=table_name, ttl_attribute=event["ttlAttribute"], expiry_horizon=event["expiryHorizon"])
+    sides = {"source": event["sourceTableName"], "destination": event["tableName"]}
+    other = {"source": "destination", "destination": "source"}[side]
+    digest = Digest(
+        dynamodb=data_client(),
+        table_name=sides[side],
+        other_table_name=sides[other],
+        key_names=tuple(event["keyNames"]),
+        may_be_absent=side == "source",
+        ttl_attribute=event["ttlAttribute"],
+        expiry_horizon=event["expiryHorizon"],
+        clock=utc_now,
+    )
     with worker_pool() as pool:
         return work(SegmentEvent.parse(event, f"verify-{side}"), digest, pool, context)

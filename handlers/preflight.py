@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.core.clock import utc_now
-from handlers.core.hard_reset import HardReset, Options, check_tables
-from handlers.core.locks import Locks, table_lock
+from handlers.core.clock import to_iso, utc_now
+from handlers.core.errors import RecoveryInProgress
+from handlers.core.hard_reset import HardReset, Options, check_by_hand, check_tables
+from handlers.core.locks import ENVIRONMENT, Locks, table_lock
 from handlers.core.request import HardResetRequest
 from handlers.core.tables import check_backup, ttl_attribute
 from handlers.runtime import client, ledger, logger
@@ -43,16 +44,30 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     request = HardResetRequest.parse(parsed.request, table_name=parsed.table_name)
     dynamodb, book = client("dynamodb"), ledger()
     source, destination = check_tables(dynamodb, request, parsed.sensitive, parsed.options)
-    if request.backup_arn is not None:
-        check_backup(dynamodb, request.backup_arn, destination.name)
-    Locks(
+    locks = Locks(
         ledger=book,
         stepfunctions=client("stepfunctions"),
         clock=utc_now,
         execution_arn=parsed.execution_arn,
         incident_id=request.incident_id,
         parent_arn=request.orchestrator_execution_arn,
-    ).acquire([table_lock(destination.name)])
+    )
+    by_hand = request.orchestrator_execution_arn is None
+    if by_hand:
+        check_by_hand(book, request)
+    else:
+        locks.check_parent()
+    if request.backup_arn is not None:
+        check_backup(dynamodb, request.backup_arn, destination.name)
+    lock_name = table_lock(destination.name)
+    taken = locks.acquire([lock_name])
+    if by_hand:
+        try:
+            # After the table's lock was taken: an orchestrator takes its own first and looks for this one then.
+            locks.check([ENVIRONMENT])
+        except RecoveryInProgress:
+            locks.release([lock_name])
+            raise
     reset = HardReset(ledger=book, clock=utc_now, incident_id=request.incident_id, table_name=destination.name)
     record = reset.open(source, destination, parsed.options.segments)
     plan = reset.plan(record, ttl_attribute(dynamodb, destination.name))
@@ -72,6 +87,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "attempt": plan.attempt,
         "verification": plan.verification,
         "segments": plan.segments,
+        "keyNames": list(destination.key_names),
         "ttlAttribute": plan.ttl_attribute,
         "backupArn": request.backup_arn,
+        "orchestratorExecutionArn": request.orchestrator_execution_arn,
+        "settledAt": to_iso(taken.settled_at),
     }

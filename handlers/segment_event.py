@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.core.clock import utc_now
 from handlers.core.engine import Engine, Phase
-from handlers.core.ledger import SegmentId
+from handlers.core.hard_reset import HardReset
+from handlers.core.ledger import Ledger, SegmentId
+from handlers.core.locks import require_lock, table_lock
 from handlers.runtime import WORKER_THREADS, data_client, deadline, ledger, logger
 
 
@@ -18,6 +21,7 @@ class SegmentEvent:
 
     id: SegmentId
     total_segments: int
+    execution_arn: str
 
     @classmethod
     def parse(cls, event: Mapping[str, Any], phase: str) -> SegmentEvent:
@@ -31,7 +35,16 @@ class SegmentEvent:
                 segment=event["segment"],
             ),
             total_segments=event["totalSegments"],
+            execution_arn=event["executionArn"],
         )
+
+
+def _guard(book: Ledger, event: SegmentEvent) -> None:
+    """Stop a worker that has outlived its execution or its phase, before it touches one more page."""
+    require_lock(book, table_lock(event.id.table_name), event.execution_arn)
+    if event.id.phase in ("purge", "copy"):
+        reset = HardReset(ledger=book, clock=utc_now, incident_id=event.id.incident_id, table_name=event.id.table_name)
+        reset.require_phase(event.id.phase, event.id.generation)
 
 
 def worker_pool() -> ThreadPoolExecutor:
@@ -41,8 +54,9 @@ def worker_pool() -> ThreadPoolExecutor:
 
 def work(event: SegmentEvent, phase: Phase, pool: ThreadPoolExecutor, context: Any) -> dict[str, Any]:
     """Work on the segment until it is complete or the invocation's time is up; the answer says which."""
-    engine = Engine(dynamodb=data_client(), ledger=ledger(), executor=pool)
-    checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context))
+    book = ledger()
+    engine = Engine(dynamodb=data_client(), ledger=book, executor=pool)
+    checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context), lambda: _guard(book, event))
     logger.info(
         "segment worked on",
         incident_id=event.id.incident_id,

@@ -14,7 +14,11 @@ from handlers.runtime import client, ledger, logger
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - Lambda's signature
-    """Entry point of the function unlock. ``tableName``: a hard reset's table; null from the orchestrator."""
+    """Entry point of the function unlock.
+
+    ``tableName``: a hard reset's table; null from the orchestrator. ``orchestratorExecutionArn``: to whom the lock goes
+    back, or null.
+    """
     incident_id, table_name = event["incidentId"], event["tableName"]
     if not isinstance(incident_id, str):
         return {}  # a malformed request has taken no lock
@@ -25,6 +29,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         clock=utc_now,
         execution_arn=event["executionArn"],
         incident_id=incident_id,
+        parent_arn=event["orchestratorExecutionArn"],
     )
     if table_name is None:
         incident = Incident(ledger=book, clock=utc_now, incident_id=incident_id, execution_arn=event["executionArn"])

@@ -70,7 +70,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
     lock given up, and the execution fails with the real error; starting the same incident again goes on from there.
     """
     name, functions = config.table_name, config.functions
-    plan_fields = ("incidentId", "tableName", "sourceTableName")
+    plan_fields = ("executionArn", "incidentId", "tableName", "sourceTableName", "keyNames")
     return {
         "Comment": f"Hard reset of {name}: purge it, copy the source into it, verify",
         "QueryLanguage": "JSONata",
@@ -108,26 +108,32 @@ def hard_reset(config: HardResetConfig) -> Definition:
                     "sourceTables": list(config.source_tables),
                     "segments": config.segments,
                 },
-                assign={"plan": "{% $states.result.Payload %}"},
-                next_state="Is the table purged already?",
+                # Workers look whether this execution still holds the lock.
+                assign={
+                    "plan": "{% $merge([$states.result.Payload, {'executionArn': $states.context.Execution.Id}]) %}"
+                },
+                next_state="Wait for stray workers",
                 on_failure="Record the failure",
             ),
-            "Is the table purged already?": choice(
-                # The incident's backup was available before that purge began.
-                "$plan.phase = 'copy'",
-                then="Copy every segment",
-                otherwise="Is there a backup?",
-            ),
+            "Wait for stray workers": {
+                "Type": "Wait",
+                "Comment": "Aborting an execution does not end its Lambdas; in the past unless a lock was taken over",
+                "Timestamp": "{% $plan.settledAt %}",
+                "Next": "Is there a backup?",
+            },
             "Is there a backup?": choice(
                 # Preflight has seen that it is of this table and available.
                 "$plan.backupArn != null",
-                then="Purge every segment",
+                then="Is the table purged already?",
                 otherwise="Back up the table",
             ),
             "Back up the table": create_backup(
                 name, "$plan.incidentId", next_state="Wait for the backup", on_failure="Record the failure"
             ),
-            **backup_states(then="Purge every segment", on_failure="Record the failure", polls=BACKUP_POLLS),
+            **backup_states(then="Is the table purged already?", on_failure="Record the failure", polls=BACKUP_POLLS),
+            "Is the table purged already?": choice(
+                "$plan.phase = 'copy'", then="Copy every segment", otherwise="Purge every segment"
+            ),
             "Purge every segment": _for_every_segment(
                 "purge",
                 functions["purge-segment"],
@@ -190,7 +196,12 @@ def hard_reset(config: HardResetConfig) -> Definition:
             ),
             "Unlock": lambda_task(
                 functions["unlock"],
-                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN, "tableName": name},
+                {
+                    "incidentId": INCIDENT_ID,
+                    "executionArn": EXECUTION_ARN,
+                    "tableName": name,
+                    "orchestratorExecutionArn": _PARENT,
+                },
                 next_state="Done",
                 # A lock left behind is taken over from an execution that has ended.
                 on_failure="Done",
@@ -199,20 +210,26 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Pick the first failure": PICK_FIRST_FAILURE,
             "Record the failure": lambda_task(
                 functions["record-outcome"],
-                {
-                    "wholeIncident": False,
-                    "incidentId": INCIDENT_ID,
-                    "executionArn": EXECUTION_ARN,
-                    "error": "{% $states.input.error %}",
-                    "cause": "{% $states.input.cause %}",
-                },
+                _RECORD_FAILURE,
                 next_state="Unlock after the failure",
                 on_failure="Unlock after the failure",
                 failure_output=_INPUT_FAILURE,
             ),
+            "Record the failure of a Map": lambda_task(
+                functions["record-outcome"],
+                _RECORD_FAILURE,
+                next_state="Fail",
+                on_failure="Fail",
+                failure_output=_INPUT_FAILURE,
+            ),
             "Unlock after the failure": lambda_task(
                 functions["unlock"],
-                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN, "tableName": name},
+                {
+                    "incidentId": INCIDENT_ID,
+                    "executionArn": EXECUTION_ARN,
+                    "tableName": name,
+                    "orchestratorExecutionArn": _PARENT,
+                },
                 output=_INPUT_FAILURE,
                 next_state="Fail",
                 on_failure="Fail",
@@ -223,8 +240,22 @@ def hard_reset(config: HardResetConfig) -> Definition:
     }
 
 
+_PARENT = (
+    "{% $exists($states.context.Execution.Input.orchestratorExecutionArn) "
+    "? $states.context.Execution.Input.orchestratorExecutionArn : null %}"
+)
+"""The orchestrator's execution that started this one, or null."""
+
 _INPUT_FAILURE: Definition = {"error": "{% $states.input.error %}", "cause": "{% $states.input.cause %}"}
 """The failure that is being handled, kept when handling it fails."""
+
+_RECORD_FAILURE: Definition = {
+    "wholeIncident": False,
+    "incidentId": INCIDENT_ID,
+    "executionArn": EXECUTION_ARN,
+    "error": "{% $states.input.error %}",
+    "cause": "{% $states.input.cause %}",
+}
 
 _SEGMENT: Definition = {
     "segment": "{% $states.context.Map.Item.Value %}",
@@ -278,6 +309,7 @@ def _for_every_segment(
                 failed: {"Type": "Succeed", "Comment": "The parent reads the failure from the Map's result"},
             },
         },
-        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": FAILURE, "Next": "Record the failure"}],
+        # The Map aborted its children, but not their Lambdas: the lock stays, and whoever takes it over waits for them.
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": FAILURE, "Next": "Record the failure of a Map"}],
         "Next": next_state,
     }

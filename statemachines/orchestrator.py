@@ -122,7 +122,13 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 next_state="Is it a dry run?",
                 on_failure="Record the failure",
             ),
-            "Is it a dry run?": choice("$plan.dryRun", then="Plan the freeze", otherwise="Tell of the start"),
+            "Is it a dry run?": choice("$plan.dryRun", then="Plan the freeze", otherwise="Wait for stray workers"),
+            "Wait for stray workers": {
+                "Type": "Wait",
+                "Comment": "Aborting an execution does not end its Lambdas; in the past unless a lock was taken over",
+                "Timestamp": "{% $plan.settledAt %}",
+                "Next": "Tell of the start",
+            },
             "Plan the freeze": lambda_task(
                 functions["freeze-functions"],
                 {**incident, "selection": dict(config.freeze), "plan": True},
@@ -215,7 +221,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             ),
             "Unlock": lambda_task(
                 functions["unlock"],
-                {**incident, "tableName": None},
+                {**incident, "tableName": None, "orchestratorExecutionArn": None},
                 next_state="Tell of the success",
                 # A lock left behind is taken over from an execution that has ended.
                 on_failure="Tell of the success",
@@ -288,7 +294,12 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             ),
             "Unlock after the failure": lambda_task(
                 functions["unlock"],
-                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN, "tableName": None},
+                {
+                    "incidentId": INCIDENT_ID,
+                    "executionArn": EXECUTION_ARN,
+                    "tableName": None,
+                    "orchestratorExecutionArn": None,
+                },
                 next_state="Tell of the failure",
                 on_failure="Tell of the failure",
             ),

@@ -15,17 +15,17 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from .clock import Deadline
-from .digest import Item, digest_items
+from .clock import Clock, Deadline
+from .digest import Item, canonical_item, digest_items
 from .errors import CapacityExhausted
-from .ledger import Checkpoint, Ledger, SegmentId
+from .ledger import Checkpoint, Ledger, PageResult, SegmentId
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # BatchWriteItem's 16 MB.
 PAGE_ITEMS = 500
 _BATCH_ITEMS = 25  # BatchWriteItem's limit
+_KEYS_PER_GET = 100  # BatchGetItem's limit
 _CHECKPOINT_SECONDS = 1.0  # at most one ledger write a second and worker
 _FIRST_BACKOFF_SECONDS = 0.05
 _LONGEST_BACKOFF_SECONDS = 5.0
@@ -51,16 +52,6 @@ _THROTTLED = frozenset(
 
 class DeadlineReached(Exception):  # noqa: N818 - a signal between the functions of this module, not an error
     """The page could not be finished in time; it belongs to the next invocation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageResult:
-    """What a phase did with one page."""
-
-    items: int
-    expired: int = 0
-    write_units: float = 0.0
-    digest: int = 0
 
 
 class Phase(Protocol):
@@ -90,8 +81,17 @@ class Engine:
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
 
-    def run(self, segment: SegmentId, total_segments: int, phase: Phase, deadline: Deadline) -> Checkpoint:
+    def run(
+        self,
+        segment: SegmentId,
+        total_segments: int,
+        phase: Phase,
+        deadline: Deadline,
+        guard: Callable[[], None] = lambda: None,
+    ) -> Checkpoint:
         """Work on a segment until it is complete or the deadline nears; returns its saved checkpoint.
+
+        ``guard`` is called before the work on every page; what it raises ends the run.
 
         Raises:
             CapacityExhausted: not one page could be finished in the whole invocation.
@@ -103,14 +103,11 @@ class Engine:
         last_save, pages_done = self.monotonic(), 0
         try:
             for page in self._pages(phase, segment.segment, total_segments, saved.cursor, deadline):
+                guard()
                 result = phase.apply(page["Items"], deadline)
+                scan_units = page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
                 current = current.advance(
-                    page.get("LastEvaluatedKey"),
-                    items=result.items,
-                    expired=result.expired,
-                    read_units=page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0),
-                    write_units=result.write_units,
-                    digest=result.digest,
+                    page.get("LastEvaluatedKey"), replace(result, read_units=result.read_units + scan_units)
                 )
                 pages_done += 1
                 if current.complete or deadline.reached():
@@ -264,38 +261,88 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """Counts and digests every item of one table.
+    """Counts and digests every item of one side.
 
-    Items that TTL may delete at any moment are counted apart and left out of the digest: the live table has TTL on and
-    a restored one has it off, so they may differ in such items without anything being lost.
+    Where the destination has TTL on (a restored table has it off), an item whose time has come may be gone from the
+    destination at any moment. Such items, those that expire before the horizon, are left out of the digest and
+    compared one by one with the other side instead: they must be equal there, or, seen from the source, absent because
+    they have expired.
 
     Args:
-        table_name: the table to read.
+        dynamodb: a DynamoDB client.
+        table_name, other_table_name: the side to read, and the other one.
+        key_names: the key's attribute names.
+        may_be_absent: whether an expired item may be absent from the other side: true when reading the source.
         ttl_attribute: the destination's TTL attribute, or None.
-        expiry_horizon: epoch second; items that expire before it are left out, on both sides alike.
+        expiry_horizon: epoch second, well after the end of the verification.
+        clock: tells what has expired.
     """
 
+    dynamodb: DynamoDBClient
     table_name: str
-    ttl_attribute: str | None = None
-    expiry_horizon: int = 0
+    other_table_name: str
+    key_names: tuple[str, ...]
+    may_be_absent: bool
+    ttl_attribute: str | None
+    expiry_horizon: int
+    clock: Clock
+    sleep: Callable[[float], None] = time.sleep
 
     def scan_arguments(self) -> Mapping[str, Any]:
         """Scan the table, whole items."""
         return {"TableName": self.table_name}
 
-    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:  # noqa: ARG002 - a page takes milliseconds
-        """Digest the page's items."""
-        lasting = [item for item in items if not self._expires(item)]
-        return PageResult(items=len(lasting), expired=len(items) - len(lasting), digest=digest_items(lasting))
+    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:
+        """Digest the page's items; compare those that expire soon."""
+        expiring = [item for item in items if self._expires_before(item, self.expiry_horizon)]
+        if not expiring:
+            return PageResult(items=len(items), digest=digest_items(items))
+        lasting = [item for item in items if not self._expires_before(item, self.expiry_horizon)]
+        others, read_units = self._read_other_side(expiring, deadline)
+        now = int(self.clock().timestamp())
+        equal = absent = 0
+        for item in expiring:
+            other = others.get(self._identity(item))
+            equal += other is not None and canonical_item(other) == canonical_item(item)
+            absent += other is None and self.may_be_absent and self._expires_before(item, now)
+        return PageResult(
+            items=len(lasting),
+            digest=digest_items(lasting),
+            expiring=equal,
+            expired=absent,
+            different=len(expiring) - equal - absent,
+            read_units=read_units,
+        )
 
-    def _expires(self, item: Item) -> bool:
+    def _expires_before(self, item: Item, moment: int) -> bool:
         if self.ttl_attribute is None:
             return False
         # Only a Number is a TTL timestamp; DynamoDB ignores any other type.
         expiry = item.get(self.ttl_attribute, {}).get("N")
         if expiry is None:
             return False
-        return self.expiry_horizon - _TTL_LOOKBACK_SECONDS < Decimal(expiry) < self.expiry_horizon
+        return self.expiry_horizon - _TTL_LOOKBACK_SECONDS < Decimal(expiry) < moment
+
+    def _identity(self, item: Item) -> bytes:
+        return canonical_item({name: item[name] for name in self.key_names})
+
+    def _read_other_side(self, items: Sequence[Item], deadline: Deadline) -> tuple[dict[bytes, Item], float]:
+        found: dict[bytes, Item] = {}
+        units = 0.0
+        for start in range(0, len(items), _KEYS_PER_GET):
+            keys = [{name: item[name] for name in self.key_names} for item in items[start : start + _KEYS_PER_GET]]
+            left: Any = {self.other_table_name: {"Keys": keys, "ConsistentRead": True}}
+            backoff = Backoff(deadline=deadline, sleep=self.sleep)
+            while left:
+                request = partial(self.dynamodb.batch_get_item, RequestItems=left, ReturnConsumedCapacity="TOTAL")
+                answer = backoff.call(request)
+                units += sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
+                for item in answer["Responses"].get(self.other_table_name, ()):
+                    found[self._identity(item)] = item
+                left = answer.get("UnprocessedKeys")
+                if left:
+                    backoff.wait()
+        return found, units
 
 
 def find_any_item(dynamodb: DynamoDBClient, table_name: str) -> int:

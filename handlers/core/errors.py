@@ -53,6 +53,14 @@ class ReleaseIncomplete(RecoveryError):  # noqa: N818
     """Some functions or event source mappings could not be put back yet. Everything else was."""
 
 
+class FreezeIncomplete(RecoveryError):  # noqa: N818
+    """An event source mapping is being changed by somebody else. Retried by the state machine."""
+
+
+class StaleWorker(RecoveryError):  # noqa: N818
+    """The worker's execution has ended, or its phase is over: it must not touch anything any more."""
+
+
 class CheckpointConflict(RecoveryError):  # noqa: N818
     """Another worker moved this segment's checkpoint. Retried by the state machine; never the operator's to solve."""
 
@@ -67,5 +75,6 @@ FINAL_ERRORS: tuple[str, ...] = (
     RecoveryInProgress.__name__,
     DestinationNotEmpty.__name__,
     VerificationFailed.__name__,
+    StaleWorker.__name__,
 )
 """Names of errors that trying again cannot mend: no state machine retries them."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from .clock import Clock, Deadline, to_iso
-from .errors import ReleaseIncomplete
+from .errors import FreezeIncomplete, ReleaseIncomplete
 from .ledger import Ledger
+from .locks import ENVIRONMENT, require_lock
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -117,6 +118,7 @@ class Freezer:
                 if deadline.reached():
                     return Progress(complete=False, functions=len(selected))
                 if function_name in names:
+                    self._require_lock()
                     self._disable_mapping(function_name, mapping)
         for function in selected:
             saved = self.ledger.get(_PARTITION, _FUNCTION + function.name)
@@ -124,6 +126,7 @@ class Freezer:
                 continue  # an earlier invocation of this execution did it
             if deadline.reached():
                 return Progress(complete=False, functions=len(selected))
+            self._require_lock()
             self._freeze_function(function.name, saved)
         drain = timedelta(seconds=max((function.timeout_seconds for function in selected), default=0))
         return Progress(complete=True, functions=len(selected), drained_at=to_iso(self.clock() + drain))
@@ -131,9 +134,10 @@ class Freezer:
     def _freeze_function(self, name: str, saved: Mapping[str, Any] | None) -> None:
         sort_key = _FUNCTION + name
         try:
-            if not _is_frozen(saved):
-                answer = self.functions.get_function_concurrency(FunctionName=name)
-                self._save(sort_key, saved, {"reservedConcurrency": answer.get("ReservedConcurrentExecutions")})
+            current = self._concurrency(name)
+            # A function that is still saved but no longer at 0 was set by hand since: that is its setting now.
+            if not _is_frozen(saved) or current != 0:
+                self._save(sort_key, saved, {"reservedConcurrency": current})
             self.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
         except ClientError as error:
             if not _is_gone(error):
@@ -145,8 +149,13 @@ class Freezer:
         self.ledger.update(_PARTITION, sort_key, done, only_if={"state": FROZEN})
 
     def _disable_mapping(self, function_name: str, mapping: Mapping[str, Any]) -> None:
+        if mapping["State"] in ("Creating", "Updating"):
+            raise FreezeIncomplete(
+                f"Event source mapping {mapping['UUID']} of {function_name} is {mapping['State']}. Expected it to be "
+                "enabled or disabled: wait until its change is through, then start the same incident again."
+            )
         # One that is disabled, or on its way there, was so before the freeze, or was saved by it.
-        if mapping["State"] not in ("Enabled", "Enabling", "Creating", "Updating"):
+        if mapping["State"] not in ("Enabled", "Enabling"):
             return
         sort_key = _MAPPING + mapping["UUID"]
         saved = self.ledger.get(_PARTITION, sort_key)
@@ -191,6 +200,7 @@ class Freezer:
                 continue
             if deadline.reached():
                 return Progress(complete=False, functions=self._released())
+            self._require_lock()
             try:
                 self._put_back(record)
             except ClientError as error:
@@ -227,10 +237,19 @@ class Freezer:
         )
 
     def _restore_concurrency(self, name: str, reserved: Any) -> None:
+        if self._concurrency(name) != 0:
+            return  # put back already, or set by hand during the freeze: not this recovery's zero
         if reserved is None:
             self.functions.delete_function_concurrency(FunctionName=name)
         else:
             self.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=int(reserved))
+
+    def _concurrency(self, name: str) -> int | None:
+        return self.functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+
+    def _require_lock(self) -> None:
+        """Stop a worker that has outlived its execution, before it changes one more setting."""
+        require_lock(self.ledger, ENVIRONMENT, self.execution_arn)
 
 
 @dataclass(frozen=True, kw_only=True)

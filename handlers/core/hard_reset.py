@@ -20,9 +20,10 @@ from .errors import (
     InvalidRequest,
     KeySchemaMismatch,
     SensitiveTable,
+    StaleWorker,
     VerificationFailed,
 )
-from .ledger import Ledger, incident_partition
+from .ledger import Ledger, PhaseTotals, incident_partition
 from .request import HardResetRequest
 from .tables import TableDescription, choose_segments, describe_table, parse_table_arn
 
@@ -100,13 +101,18 @@ def check_tables(
         )
     source = describe_table(dynamodb, source_arn.name)
     destination = describe_table(dynamodb, destination_arn.name)
-    if source.restored_from_arn is not None:
+    if source.restored_from_arn is not None and source.restored_from_arn != destination.arn:
         origin = parse_table_arn(source.restored_from_arn, "the source's RestoreSummary").name
         if origin in sensitive:
             raise SensitiveTable(
                 f"The source {source.name} was restored from {origin}, a sensitive table of this stack. No part of "
                 "the system may read its data; choose another source."
             )
+        # Also what keeps out a copy of a copy of a sensitive table, whose RestoreSummary goes back one step only.
+        raise InvalidRequest(
+            f"The source {source.name} was restored from {origin}. Expected a restored table to be one of "
+            f"{destination.name}: choose such a source and start again."
+        )
     for table in (source, destination):
         # UPDATING is a table in service whose capacity or indexes are being changed.
         if table.status not in ("ACTIVE", "UPDATING"):
@@ -126,6 +132,24 @@ def check_tables(
             "a source that was restored from the destination."
         )
     return source, destination
+
+
+def check_by_hand(ledger: Ledger, request: HardResetRequest) -> None:
+    """See that a hard reset that no orchestrator started keeps out of the orchestrator's business. Changes nothing.
+
+    Raises:
+        InvalidRequest: it names a backup, or an incident of the orchestrator.
+    """
+    if request.backup_arn is not None:
+        raise InvalidRequest(
+            "backupArn is given without orchestratorExecutionArn. Expected neither: a hard reset by hand takes its own "
+            "backup, so that nothing which is in the table now can be missing from it."
+        )
+    if ledger.get(incident_partition(request.incident_id), "RUN") is not None:
+        raise InvalidRequest(
+            f"Incident {request.incident_id!r} is one of the orchestrator's. Expected an id of its own for a hard "
+            "reset by hand: use another incidentId, or start the orchestrator to go on with that incident."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +206,19 @@ class HardReset:
             ttl_attribute=ttl_attribute,
         )
 
+    def require_phase(self, phase: str, attempt: int) -> None:
+        """See that the reset is still in this phase and attempt, before a worker changes anything.
+
+        Raises:
+            StaleWorker: it is not.
+        """
+        record = self._record()
+        if (record["phase"], int(record["attempt"])) != (phase, attempt):
+            raise StaleWorker(
+                f"The reset of {self.table_name} is in its {record['phase']}, attempt {record['attempt']}. Expected "
+                f"{phase}, attempt {attempt}: this worker has outlived its phase and stops here."
+            )
+
     def purged(self, items_found: int) -> None:
         """Judge the destination after the purge: empty, or a new attempt.
 
@@ -206,34 +243,35 @@ class HardReset:
         record = self._record()
         verification, attempt, segments = int(record["verification"]), int(record["attempt"]), int(record["segments"])
 
-        def totals(phase: str, generation: int) -> Any:
+        def totals(phase: str, generation: int) -> PhaseTotals:
             return self.ledger.totals(self.incident_id, self.table_name, phase, generation)
 
         source = totals("verify-source", verification)
         destination = totals("verify-destination", verification)
         complete = source.complete_segments == destination.complete_segments == segments
-        equal = (source.items, source.digest) == (destination.items, destination.digest)
-        # TTL takes items away from the destination, never adds any.
-        if not (complete and equal and destination.expired <= source.expired):
+        equal = (source.result.items, source.result.digest) == (destination.result.items, destination.result.digest)
+        different = source.result.different + destination.result.different
+        if not complete or not equal or different:
             self._start_over()
             raise VerificationFailed(
-                f"After the copy the source of {self.table_name} has {source.items} items with digest "
-                f"{to_hex(source.digest)[:16]}… and the table has {destination.items} items with digest "
-                f"{to_hex(destination.digest)[:16]}… ({source.complete_segments} and "
-                f"{destination.complete_segments} of {segments} segments read). Expected both to be equal: something "
-                "wrote to the table during the recovery. Stop that writer, then start the same incident again; it "
-                "purges and copies once more."
+                f"After the copy the source of {self.table_name} has {source.result.items} items with digest "
+                f"{to_hex(source.result.digest)[:16]}… and the table has {destination.result.items} items with digest "
+                f"{to_hex(destination.result.digest)[:16]}…; {different} of the items that expire soon differ "
+                f"({source.complete_segments} and {destination.complete_segments} of {segments} segments read). "
+                "Expected both to be equal: something wrote to the table during the recovery. Stop that writer, then "
+                "start the same incident again; it purges and copies once more."
             )
         now = self.clock()
         summary = {
             "tableName": self.table_name,
             "mode": MODE,
-            "purgedItems": totals("purge", attempt).items,
-            "copiedItems": totals("copy", attempt).items,
-            "verifiedItems": destination.items,
-            "expiredItems": {"source": source.expired, "destination": destination.expired},
-            "sourceDigest": to_hex(source.digest),
-            "destinationDigest": to_hex(destination.digest),
+            "purgedItems": totals("purge", attempt).result.items,
+            "copiedItems": totals("copy", attempt).result.items,
+            # Those that expire soon were compared one by one, the others by digest; TTL has taken the rest already.
+            "verifiedItems": destination.result.items + source.result.expiring,
+            "expiredItems": source.result.expired,
+            "sourceDigest": to_hex(source.result.digest),
+            "destinationDigest": to_hex(destination.result.digest),
             "verified": True,
             "durationSeconds": int((now - from_iso(record["startedAt"])).total_seconds()),
             "consumedCapacity": self.ledger.capacity(self.incident_id, self.table_name),

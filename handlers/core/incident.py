@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,22 @@ class Incident:
                 "unfinished one: to recover again use another incidentId."
             )
         return record
+
+    def check_sources(self, restored_tables: Mapping[str, str]) -> None:
+        """See that no table of the incident was reset from something else than what this incident restores.
+
+        ``restored_tables``: table name → name of its restored table. Changes nothing.
+
+        Raises:
+            InvalidRequest: the id was used for a hard reset by hand.
+        """
+        for record in self.ledger.query(self._partition, "TABLE#"):
+            name = record["sk"].removeprefix("TABLE#")
+            if record["sourceTableName"] != restored_tables.get(name):
+                raise InvalidRequest(
+                    f"Incident {self.incident_id!r} was used for a hard reset of {name} from "
+                    f"{record['sourceTableName']}. Expected an id of its own for each recovery: use another incidentId."
+                )
 
     def check_unfinished(self, tables: Collection[str]) -> str | None:
         """The id of another incident that is not over, which this one may supersede, or None; changes nothing.

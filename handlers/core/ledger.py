@@ -87,68 +87,69 @@ def phase_prefix(generation: int, phase: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """How far a segment is: everything before ``cursor`` is done and counted.
+class PageResult:
+    """What a phase did with a page, or with many.
 
-    ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, so that numbers and binary keys survive. ``items``,
-    ``expired``, units and ``digest`` cover exactly the pages up to the cursor; a page that was worked on but not
-    checkpointed is worked on again.
+    ``items``: purged, copied or digested. Only of a digest: ``expiring`` items that were compared with the other side
+    instead, ``expired`` ones that TTL has deleted there, and ``different`` ones, which should be none.
+    """
+
+    items: int = 0
+    expiring: int = 0
+    expired: int = 0
+    different: int = 0
+    read_units: float = 0.0
+    write_units: float = 0.0
+    digest: int = 0
+
+    def plus(self, other: PageResult) -> PageResult:
+        """Both together."""
+        return PageResult(
+            items=self.items + other.items,
+            expiring=self.expiring + other.expiring,
+            expired=self.expired + other.expired,
+            different=self.different + other.different,
+            read_units=self.read_units + other.read_units,
+            write_units=self.write_units + other.write_units,
+            digest=add_digests((self.digest, other.digest)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How far a segment is: everything before ``cursor`` is done, and counted in ``result``.
+
+    ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, so that numbers and binary keys survive. A page that was
+    worked on but not checkpointed is worked on again.
     """
 
     cursor: Mapping[str, Any] | None = None
     complete: bool = False
-    items: int = 0
-    expired: int = 0
-    read_units: float = 0.0
-    write_units: float = 0.0
-    digest: int = 0
+    result: PageResult = PageResult()
     version: int = 0
 
-    def advance(
-        self,
-        cursor: Mapping[str, Any] | None,
-        *,
-        items: int,
-        expired: int = 0,
-        read_units: float,
-        write_units: float = 0.0,
-        digest: int = 0,
-    ) -> Checkpoint:
+    @property
+    def items(self) -> int:
+        """Items done so far."""
+        return self.result.items
+
+    def advance(self, cursor: Mapping[str, Any] | None, page: PageResult) -> Checkpoint:
         """The checkpoint after one more page. ``cursor`` None means that the segment is complete."""
-        return replace(
-            self,
-            cursor=cursor,
-            complete=cursor is None,
-            items=self.items + items,
-            expired=self.expired + expired,
-            read_units=self.read_units + read_units,
-            write_units=self.write_units + write_units,
-            digest=add_digests((self.digest, digest)),
-        )
+        return replace(self, cursor=cursor, complete=cursor is None, result=self.result.plus(page))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseTotals:
     """The sum over the segments of one phase."""
 
-    segments: int = 0
     complete_segments: int = 0
-    items: int = 0
-    expired: int = 0
-    read_units: float = 0.0
-    write_units: float = 0.0
-    digest: int = 0
+    result: PageResult = PageResult()
 
     def plus(self, checkpoint: Checkpoint) -> PhaseTotals:
         """Add one segment."""
         return PhaseTotals(
-            segments=self.segments + 1,
             complete_segments=self.complete_segments + checkpoint.complete,
-            items=self.items + checkpoint.items,
-            expired=self.expired + checkpoint.expired,
-            read_units=self.read_units + checkpoint.read_units,
-            write_units=self.write_units + checkpoint.write_units,
-            digest=add_digests((self.digest, checkpoint.digest)),
+            result=self.result.plus(checkpoint.result),
         )
 
 
@@ -272,12 +273,14 @@ class Ledger:
                 "sk": segment.sort_key,
                 "version": saved.version,
                 "complete": saved.complete,
-                "items": saved.items,
-                "expired": saved.expired,
+                "items": saved.result.items,
+                "expiring": saved.result.expiring,
+                "expired": saved.result.expired,
+                "different": saved.result.different,
                 # Capacity units are halves; strings keep them exact without DynamoDB's Decimal.
-                "readUnits": str(saved.read_units),
-                "writeUnits": str(saved.write_units),
-                "digest": to_hex(saved.digest),
+                "readUnits": str(saved.result.read_units),
+                "writeUnits": str(saved.result.write_units),
+                "digest": to_hex(saved.result.digest),
             }
         )
         if saved.cursor is not None:
@@ -310,7 +313,7 @@ class Ledger:
         totals = PhaseTotals()
         for item in self._segment_items(incident_id, table_name, ""):
             totals = totals.plus(_checkpoint_from_wire(item))
-        return {"readUnits": round(totals.read_units, 1), "writeUnits": round(totals.write_units, 1)}
+        return {"readUnits": round(totals.result.read_units, 1), "writeUnits": round(totals.result.write_units, 1)}
 
     def purge_has_begun(self, incident_id: str, table_name: str) -> bool:
         """Whether a purge worker ever started on the table in this incident."""
@@ -342,15 +345,22 @@ class Ledger:
 
 
 def _checkpoint_from_wire(item: Mapping[str, Any]) -> Checkpoint:
+    values = {"readUnits": "0", "writeUnits": "0", "digest": "0"} | _from_wire(
+        {name: value for name, value in item.items() if name != "cursor"}
+    )
     return Checkpoint(
         cursor=item["cursor"]["M"] if "cursor" in item else None,
-        complete=item["complete"]["BOOL"],
-        items=int(item.get("items", {"N": "0"})["N"]),
-        expired=int(item.get("expired", {"N": "0"})["N"]),
-        read_units=float(item.get("readUnits", {"S": "0"})["S"]),
-        write_units=float(item.get("writeUnits", {"S": "0"})["S"]),
-        digest=from_hex(item["digest"]["S"]) if "digest" in item else 0,
-        version=int(item["version"]["N"]),
+        complete=values["complete"],
+        result=PageResult(
+            items=int(values.get("items", 0)),
+            expiring=int(values.get("expiring", 0)),
+            expired=int(values.get("expired", 0)),
+            different=int(values.get("different", 0)),
+            read_units=float(values["readUnits"]),
+            write_units=float(values["writeUnits"]),
+            digest=from_hex(values["digest"]),
+        ),
+        version=int(values["version"]),
     )
 
 

@@ -1,19 +1,25 @@
 """One recovery at a time: locks in the ledger, owned by executions.
 
 A lock is a record with the ARN of the execution that holds it. It is taken with a conditional write, and taken over
-only from an execution that is no longer running (an aborted execution runs no clean-up and leaves its lock behind).
+only from an execution that has ended without giving it up (an aborted one runs no clean-up).
+
+An execution that ends does not end its Lambda functions: a worker of an aborted execution may go on for the rest of its
+fifteen minutes. Two things keep it from harm. Workers look before every page whether their execution still owns the
+lock (:func:`require_lock`). And whoever takes a lock over has to wait until no worker of the former owner can be alive
+(:attr:`Taken.settled_at`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from .clock import Clock, to_iso
-from .errors import RecoveryInProgress
+from .clock import Clock, from_iso, to_iso
+from .errors import InvalidRequest, RecoveryInProgress, StaleWorker
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTITION = "LOCK"
 """The ledger's partition of locks."""
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 ENVIRONMENT = "ENVIRONMENT"
 """The lock an orchestrator holds on the whole environment."""
 
@@ -28,6 +35,17 @@ ENVIRONMENT = "ENVIRONMENT"
 def table_lock(table_name: str) -> str:
     """The lock on one table."""
     return f"TABLE#{table_name}"
+
+
+# Lambda's longest invocation, and a minute for clocks that differ.
+_WORKERS_END_WITHIN = timedelta(seconds=900 + 60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """Locks that were taken. ``settled_at``: from when on no worker of a former owner can be alive."""
+
+    settled_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +57,7 @@ class Locks:
         stepfunctions: asked whether another owner still runs.
         execution_arn: the execution that takes the locks.
         incident_id: named in the error that others see.
-        parent_arn: an execution whose locks may be taken, because it started this one.
+        parent_arn: the orchestrator's execution that started this one: its locks may be borrowed.
     """
 
     ledger: Ledger
@@ -56,46 +74,81 @@ class Locks:
             RecoveryInProgress: one does.
         """
         for name in names:
-            self._foreign_owner(name)
+            self._former_owner(name)
 
-    def acquire(self, names: Iterable[str]) -> None:
+    def check_all_tables(self) -> None:
+        """See that no hard reset of any table runs, whether this incident is about that table or not.
+
+        Raises:
+            RecoveryInProgress: one does.
+        """
+        self.check(record["sk"] for record in self.ledger.query(PARTITION, table_lock("")))
+
+    def check_parent(self) -> None:
+        """See that the parent is what it is said to be: the owner of the environment in this incident, and running.
+
+        Raises:
+            InvalidRequest: it is not.
+        """
+        record = self.ledger.get(PARTITION, ENVIRONMENT)
+        genuine = (
+            record is not None
+            and (record["owner"], record["incidentId"]) == (self.parent_arn, self.incident_id)
+            and self._ended_at(record["owner"]) is None
+        )
+        if not genuine:
+            raise InvalidRequest(
+                f"orchestratorExecutionArn is {self.parent_arn!r}, which is no orchestrator that runs incident "
+                f"{self.incident_id!r} now. Expected it to be left out: only the orchestrator passes it."
+            )
+
+    def acquire(self, names: Iterable[str]) -> Taken:
         """Take all the locks, or none.
 
         Raises:
             RecoveryInProgress: a running execution holds one of them.
         """
         taken: list[str] = []
+        settled_at = self.clock()
         try:
             for name in names:
-                self._take(name)
+                settled_at = max(settled_at, self._take(name))
                 taken.append(name)
         except RecoveryInProgress:
             self.release(taken)
             raise
+        return Taken(settled_at=settled_at)
 
     def release(self, names: Iterable[str]) -> None:
-        """Give up those of the locks that this execution holds."""
+        """Give up those of the locks that this execution holds; what was borrowed goes back to the parent."""
         for name in names:
-            self.ledger.delete(PARTITION, name, only_if=("owner", self.execution_arn))
+            if self.parent_arn is None:
+                self.ledger.delete(PARTITION, name, only_if=("owner", self.execution_arn))
+            else:
+                self.ledger.update(PARTITION, name, {"owner": self.parent_arn}, only_if={"owner": self.execution_arn})
 
-    def _take(self, name: str) -> None:
-        record = {"owner": self.execution_arn, "incidentId": self.incident_id, "acquiredAt": to_iso(self.clock())}
+    def _take(self, name: str) -> datetime:
+        """Take one lock; returns from when on no worker of its former owner can be alive."""
+        now = self.clock()
+        record = {"owner": self.execution_arn, "incidentId": self.incident_id, "acquiredAt": to_iso(now)}
         if self.ledger.create(PARTITION, name, record):
-            return
-        owner = self._foreign_owner(name)
-        if owner == self.execution_arn:
-            return  # a retried call finds its own lock
-        # The condition on the former owner lets only one of several take it over.
-        taken_over = (
-            self.ledger.update(PARTITION, name, record, only_if={"owner": owner})
-            if owner is not None
-            else self.ledger.create(PARTITION, name, record)
-        )
-        if not taken_over:
+            return now
+        former = self._former_owner(name)
+        if former is None:
+            taken = self.ledger.create(PARTITION, name, record)
+        else:
+            owner, settled_at = former
+            if settled_at is not None:
+                # Kept with the lock: the next owner may take it over before that time has come.
+                record["settledAt"] = to_iso(settled_at)
+            # The condition on the former owner lets only one of several take it over.
+            taken = self.ledger.update(PARTITION, name, record, only_if={"owner": owner})
+        if not taken:
             raise self._in_progress(name, "another execution, which took it this moment", "unknown")
+        return now if former is None or former[1] is None else former[1]
 
-    def _foreign_owner(self, name: str) -> str | None:
-        """The owner a lock may be taken from, or None when it is free.
+    def _former_owner(self, name: str) -> tuple[str, datetime | None] | None:
+        """The owner a lock may be taken from and when its workers have ended, or None when the lock is free.
 
         Raises:
             RecoveryInProgress: the owner is another execution that still runs.
@@ -104,22 +157,43 @@ class Locks:
         if record is None:
             return None
         owner = str(record["owner"])
-        if owner not in (self.execution_arn, self.parent_arn) and self._is_running(owner):
+        settled_at = from_iso(record["settledAt"]) if "settledAt" in record else None
+        if owner in (self.execution_arn, self.parent_arn):
+            return owner, settled_at
+        ended_at = self._ended_at(owner)
+        if ended_at is None:
             raise self._in_progress(name, f"execution {owner}", record["incidentId"])
-        return owner
+        return owner, max(filter(None, (ended_at + _WORKERS_END_WITHIN, settled_at)))
 
-    def _is_running(self, execution_arn: str) -> bool:
+    def _ended_at(self, execution_arn: str) -> datetime | None:
+        """When an execution ended, or None while it runs."""
         try:
-            # A redriven or pending execution counts as running: only a final status frees the lock.
-            status = self.stepfunctions.describe_execution(executionArn=execution_arn)["status"]
+            execution = self.stepfunctions.describe_execution(executionArn=execution_arn)
         except ClientError as error:
             if error.response["Error"]["Code"] == "ExecutionDoesNotExist":
-                return False  # Step Functions forgets executions 90 days after they end
+                return _LONG_AGO  # Step Functions forgets executions 90 days after they end
             raise
-        return status not in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
+        # A redriven or pending execution counts as running: only a final status frees the lock.
+        if execution["status"] not in ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"):
+            return None
+        return execution.get("stopDate") or self.clock()
 
     def _in_progress(self, name: str, owner: str, incident_id: str) -> RecoveryInProgress:
         return RecoveryInProgress(
             f"The lock {name} is held by {owner} for incident {incident_id!r}. Expected nothing else to be running: "
             "wait for it to end, or stop it (aws stepfunctions stop-execution), then start again."
+        )
+
+
+def require_lock(ledger: Ledger, name: str, execution_arn: str) -> None:
+    """See that an execution still owns a lock, before its worker changes anything.
+
+    Raises:
+        StaleWorker: it does not; the worker has outlived its execution.
+    """
+    record = ledger.get(PARTITION, name)
+    if record is None or record["owner"] != execution_arn:
+        raise StaleWorker(
+            f"Execution {execution_arn} does not hold the lock {name} any more. Expected to hold it: this worker has "
+            "outlived its execution and stops here."
         )

@@ -42,7 +42,10 @@ class KeyAttribute:
 
 @dataclass(frozen=True, kw_only=True)
 class TableDescription:
-    """A table as it is now. ``size_bytes`` and ``item_count`` are DynamoDB's own estimates, up to six hours old."""
+    """A table as it is now. ``size_bytes`` and ``item_count`` are DynamoDB's own estimates, up to six hours old.
+
+    ``restored_from_arn``, ``restored_to``: for a restored table, the table and time it was restored from.
+    """
 
     name: str
     arn: str
@@ -51,6 +54,7 @@ class TableDescription:
     size_bytes: int
     item_count: int
     restored_from_arn: str | None
+    restored_to: datetime | None
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -89,6 +93,7 @@ def describe_table(dynamodb: DynamoDBClient, name: str) -> TableDescription:
         size_bytes=table.get("TableSizeBytes", 0),
         item_count=table.get("ItemCount", 0),
         restored_from_arn=table.get("RestoreSummary", {}).get("SourceTableArn"),
+        restored_to=table.get("RestoreSummary", {}).get("RestoreDateTime"),
     )
 
 

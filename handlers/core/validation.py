@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, to_iso
-from .errors import InvalidRequest, RestoreTimeOutOfRange, UnknownTable
+from .errors import InvalidRequest, RecoveryError, RestoreTimeOutOfRange, UnknownTable
 from .incident import Incident
 from .ledger import Ledger
 from .locks import ENVIRONMENT, Locks, table_lock
 from .request import RecoveryRequest
-from .tables import choose_segments, describe_table, pitr_window, restored_table_name
+from .tables import TableDescription, choose_segments, describe_table, pitr_window, restored_table_name
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -49,7 +49,8 @@ def validate(
 
     The plan has ``incidentId``, ``restoreDateTime``, ``mode``, ``dryRun``, ``resumed``; ``tables``: what is to be done;
     ``finishedTables``: summaries of what earlier executions of the incident have finished; ``temporaryTables``: names
-    of all the tables that the incident restores.
+    of all the tables that the incident restores; ``settledAt``: when no worker of an aborted execution can be alive any
+    more, in the past where there was none.
 
     Raises:
         InvalidRequest, ConfirmationMismatch, SensitiveTable, UnknownTable, RestoreTimeOutOfRange, RecoveryInProgress:
@@ -65,19 +66,36 @@ def validate(
         incident_id=asked.incident_id,
     )
     lock_names = orchestrator_locks(asked.tables)
+    restored_names = {
+        name: restored_table_name(stack.environment, name, asked.restore_time, asked.incident_id)
+        for name in asked.tables
+    }
+
+    def check_incident() -> tuple[bool, str | None]:
+        locks.check_all_tables()
+        resumed = incident.check(asked) is not None
+        incident.check_sources(restored_names)
+        return resumed, incident.check_unfinished(asked.tables)
+
     locks.check(lock_names)
-    resumed = incident.check(asked) is not None
-    supersede = incident.check_unfinished(asked.tables)
+    resumed, _ = check_incident()
     finished = incident.finished_tables() if resumed else []
     finished_names = {summary["tableName"] for summary in finished}
     tables = [
-        _plan_table(dynamodb, name, asked, stack, clock(), resumed=resumed)
+        _plan_table(dynamodb, name, restored_names[name], asked, stack, clock())
         for name in asked.tables
         if name not in finished_names
     ]
+    settled_at = clock()
     if not asked.dry_run:
-        locks.acquire(lock_names)
-        incident.open(asked, supersede=supersede)
+        settled_at = locks.acquire(lock_names).settled_at
+        try:
+            # Once more: another execution may have come and gone between the first look and the lock.
+            _, supersede = check_incident()
+            incident.open(asked, supersede=supersede)
+        except RecoveryError:
+            locks.release(lock_names)
+            raise
     return {
         "incidentId": asked.incident_id,
         "restoreDateTime": to_iso(asked.restore_time),
@@ -86,21 +104,19 @@ def validate(
         "resumed": resumed,
         "tables": tables,
         "finishedTables": finished,
-        "temporaryTables": [
-            restored_table_name(stack.environment, name, asked.restore_time, asked.incident_id) for name in asked.tables
-        ],
+        "temporaryTables": list(restored_names.values()),
+        "settledAt": to_iso(settled_at),
     }
 
 
 def _plan_table(
-    dynamodb: DynamoDBClient, name: str, asked: RecoveryRequest, stack: Stack, now: datetime, *, resumed: bool
+    dynamodb: DynamoDBClient, name: str, restored_name: str, asked: RecoveryRequest, stack: Stack, now: datetime
 ) -> dict[str, Any]:
     table = describe_table(dynamodb, name)
     if table.status not in ("ACTIVE", "UPDATING"):
         raise InvalidRequest(f"Table {name} is {table.status}. Expected ACTIVE: wait until it is, then start again.")
-    restored_name = restored_table_name(stack.environment, name, asked.restore_time, asked.incident_id)
     # What an earlier execution restored is used again, even if its time has since left the PITR window.
-    if not (resumed and _exists(dynamodb, restored_name)):
+    if not _is_restored(dynamodb, table, restored_name, asked.restore_time):
         _check_restore_time(dynamodb, name, asked.restore_time, now)
     return {
         "tableName": name,
@@ -113,11 +129,22 @@ def _plan_table(
     }
 
 
-def _exists(dynamodb: DynamoDBClient, name: str) -> bool:
+def _is_restored(dynamodb: DynamoDBClient, table: TableDescription, restored_name: str, restore_time: datetime) -> bool:
+    """Whether the restored table is there already.
+
+    Raises:
+        InvalidRequest: a table of that name is there, but is no restore of this table to this time.
+    """
     try:
-        return describe_table(dynamodb, name).status in ("ACTIVE", "CREATING")
+        restored = describe_table(dynamodb, restored_name)
     except UnknownTable:
         return False
+    if (restored.restored_from_arn, restored.restored_to) != (table.arn, restore_time):
+        raise InvalidRequest(
+            f"Table {restored_name} exists, but is not {table.name} restored to {to_iso(restore_time)}. Expected that "
+            "name to be free: delete that table, or use another incidentId."
+        )
+    return restored.status in ("ACTIVE", "CREATING")
 
 
 def _check_restore_time(dynamodb: DynamoDBClient, name: str, restore_time: datetime, now: datetime) -> None:

@@ -152,15 +152,16 @@ def test_no_way_to_the_purge_around_a_guard(guard: str) -> None:
     assert "Copy every segment" not in graph.reachable(without=[guard])
 
 
-def test_no_way_to_the_purge_without_an_available_backup() -> None:
-    """Catches a purge of data that is not backed up."""
+def test_no_way_to_a_write_without_an_available_backup() -> None:
+    """Catches a purge, or the rest of a copy, over data that is not backed up."""
     graph = _main_graph(hard_reset_definition())
-    available = [("Is the backup available?", "Purge every segment"), ("Is there a backup?", "Purge every segment")]
-    assert "Purge every segment" not in graph.reachable(cut=available)
+    gate = "Is the table purged already?"
+    available = [("Is the backup available?", gate), ("Is there a backup?", gate)]
+    assert not {"Purge every segment", "Copy every segment"} & graph.reachable(cut=available)
     rule = graph.states["Is the backup available?"]["Choices"][0]
-    assert (rule["Condition"], rule["Next"]) == ("{% $states.input.status = 'AVAILABLE' %}", "Purge every segment")
+    assert (rule["Condition"], rule["Next"]) == ("{% $states.input.status = 'AVAILABLE' %}", gate)
     given = graph.states["Is there a backup?"]["Choices"][0]
-    assert given["Condition"] == "{% $plan.backupArn != null %}"
+    assert (given["Condition"], given["Next"]) == ("{% $plan.backupArn != null %}", gate)
 
 
 def test_a_copy_follows_a_proof_of_emptiness() -> None:
@@ -169,6 +170,17 @@ def test_a_copy_follows_a_proof_of_emptiness() -> None:
     resumed = ("Is the table purged already?", "Copy every segment")
     assert "Copy every segment" not in graph.reachable(without=["Prove the destination is empty"], cut=[resumed])
     assert graph.states["Is the table purged already?"]["Choices"][0]["Condition"] == "{% $plan.phase = 'copy' %}"
+
+
+@pytest.mark.parametrize("make", [hard_reset_definition, orchestrator_definition])
+def test_nothing_is_changed_before_stray_workers_have_ended(make: Any) -> None:
+    """Catches a take-over of an aborted execution's lock while its Lambdas may still delete or freeze."""
+    graph = _main_graph(make())
+    wait = "Wait for stray workers"
+    assert graph.states[wait]["Timestamp"] == "{% $plan.settledAt %}"
+    changes = {"Purge every segment", "Copy every segment", "Freeze the functions", "Reset every table"}
+    assert changes & graph.reachable()
+    assert not changes & graph.reachable(without=[wait])
 
 
 @pytest.mark.parametrize(
