@@ -190,9 +190,9 @@ def create_function(aws: EmbeddedAws, name: str, reserved: int | None) -> None:
         aws.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
 
 
-def deployed_stack(overrides: Mapping[str, Any]) -> Iterator[Deployed]:
+def deployed_stack(overrides: Mapping[str, Any], *, wait_scale: str = "0") -> Iterator[Deployed]:
     """A fresh embedded AWS with the local stack deployed, until the caller is done with it."""
-    settings = {"LOCAL_AWS_WAIT_SCALE": "0", "LOCAL_AWS_RESTORE_SECONDS": "0", "LOCAL_AWS_BACKUP_SECONDS": "0"}
+    settings = {"LOCAL_AWS_WAIT_SCALE": wait_scale, "LOCAL_AWS_RESTORE_SECONDS": "0", "LOCAL_AWS_BACKUP_SECONDS": "0"}
     with EmbeddedAws(settings=settings) as aws:
         for name, key in {**TABLES, SENSITIVE: (("id", "S"),), OTHER_SCHEMA: (("id", "S"),)}.items():
             create_table(aws, name, key)
