@@ -91,7 +91,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "preflight",
             "Checks one hard reset before anything is changed, and locks its table",
             [
-                may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem"),
+                may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"),
                 may.on_protected_tables("DescribeTable", "DescribeTimeToLive"),
                 may.on_sources("DescribeTable"),
                 may.see_backups(),

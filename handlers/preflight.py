@@ -8,7 +8,8 @@ from typing import Any
 
 from handlers.core.clock import to_iso, utc_now
 from handlers.core.errors import RecoveryInProgress
-from handlers.core.hard_reset import HardReset, Options, check_by_hand, check_tables
+from handlers.core.hard_reset import HardReset, Options, check_tables
+from handlers.core.incident import Incident
 from handlers.core.locks import ENVIRONMENT, Locks, table_lock
 from handlers.core.request import HardResetRequest
 from handlers.core.tables import check_backup, ttl_attribute
@@ -54,7 +55,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     )
     by_hand = request.orchestrator_execution_arn is None
     if by_hand:
-        check_by_hand(book, request)
+        Incident(
+            ledger=book, clock=utc_now, incident_id=request.incident_id, execution_arn=parsed.execution_arn
+        ).check_by_hand(destination.name)
     else:
         locks.check_parent()
     if request.backup_arn is not None:

@@ -254,10 +254,16 @@ class Freezer:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The functions of an incident by name: reserved concurrency before the freeze (None: none reserved), and state."""
+    """What an incident froze.
+
+    ``reserved`` and ``states`` are by function name: reserved concurrency before the freeze (None: none reserved), and
+    ``frozen``, ``released`` or ``gone``. ``mappings`` has the event source mappings that were enabled: id → (function
+    name, state).
+    """
 
     reserved: Mapping[str, int | None]
     states: Mapping[str, str]
+    mappings: Mapping[str, tuple[str, str]]
 
     @property
     def frozen(self) -> int:
@@ -271,17 +277,21 @@ class Settings:
 
 
 def saved_settings(ledger: Ledger, incident_id: str) -> Settings:
-    """What the ledger knows of the functions that this incident froze or found frozen."""
+    """What the ledger knows of the functions and mappings that this incident froze or found frozen."""
     reserved: dict[str, int | None] = {}
     states: dict[str, str] = {}
-    for record in ledger.query(_PARTITION, _FUNCTION):
+    mappings: dict[str, tuple[str, str]] = {}
+    for record in ledger.query(_PARTITION, ""):
         if record["incidentId"] != incident_id:
             continue
-        name = record["sk"].removeprefix(_FUNCTION)
+        kind, _, name = record["sk"].partition("#")
+        if f"{kind}#" == _MAPPING:
+            mappings[name] = (record["functionName"], record["state"])
+            continue
         saved = record["reservedConcurrency"]
         reserved[name] = None if saved is None else int(saved)
         states[name] = record["state"]
-    return Settings(reserved=reserved, states=states)
+    return Settings(reserved=reserved, states=states, mappings=mappings)
 
 
 def _is_frozen(saved: Mapping[str, Any] | None) -> bool:

@@ -134,24 +134,6 @@ def check_tables(
     return source, destination
 
 
-def check_by_hand(ledger: Ledger, request: HardResetRequest) -> None:
-    """See that a hard reset that no orchestrator started keeps out of the orchestrator's business. Changes nothing.
-
-    Raises:
-        InvalidRequest: it names a backup, or an incident of the orchestrator.
-    """
-    if request.backup_arn is not None:
-        raise InvalidRequest(
-            "backupArn is given without orchestratorExecutionArn. Expected neither: a hard reset by hand takes its own "
-            "backup, so that nothing which is in the table now can be missing from it."
-        )
-    if ledger.get(incident_partition(request.incident_id), "RUN") is not None:
-        raise InvalidRequest(
-            f"Incident {request.incident_id!r} is one of the orchestrator's. Expected an id of its own for a hard "
-            "reset by hand: use another incidentId, or start the orchestrator to go on with that incident."
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class HardReset:
     """The hard reset of one table in one incident, as the ledger knows it."""

@@ -78,11 +78,8 @@ class Incident:
             RecoveryInProgress: that one left tables half restored which are not among ``tables``: to release the
                 functions after this incident would serve them.
         """
-        marker = self.ledger.get(PARTITION, _UNFINISHED)
-        if marker is None or marker["incidentId"] == self.incident_id:
-            return None
-        other = replace(self, incident_id=marker["incidentId"])
-        if not other.must_stay_frozen():
+        other = self._half_restored()
+        if other is None:
             return None
         left = sorted(set(other.tables()) - set(tables))
         if left:
@@ -92,6 +89,36 @@ class Incident:
                 "recover all of its tables in this incident."
             )
         return other.incident_id
+
+    def check_by_hand(self, table_name: str) -> None:
+        """See that a hard reset by hand, with this incident's id, keeps out of the orchestrator's business.
+
+        Changes nothing.
+
+        Raises:
+            InvalidRequest: the id is one of the orchestrator's.
+            RecoveryInProgress: the table is one that another incident has yet to restore.
+        """
+        if self.record() is not None:
+            raise InvalidRequest(
+                f"Incident {self.incident_id!r} is one of the orchestrator's. Expected an id of its own for a hard "
+                "reset by hand: use another incidentId, or start the orchestrator to go on with that incident."
+            )
+        other = self._half_restored()
+        if other is not None and table_name in other.tables():
+            raise RecoveryInProgress(
+                f"Incident {other.incident_id!r} has not finished {table_name} and other tables yet, and the functions "
+                f"are frozen until it has. Expected to finish it first: start {other.incident_id!r} again, or recover "
+                "all of its tables to another time in a new incident of the orchestrator."
+            )
+
+    def _half_restored(self) -> Incident | None:
+        """Another incident that has left tables half restored, if there is one."""
+        marker = self.ledger.get(PARTITION, _UNFINISHED)
+        if marker is None or marker["incidentId"] == self.incident_id:
+            return None
+        other = replace(self, incident_id=marker["incidentId"])
+        return other if other.must_stay_frozen() else None
 
     def open(self, request: RecoveryRequest, *, supersede: str | None) -> None:
         """Record that this execution works on the incident, and that it is not over. Needs the environment's lock.

@@ -180,8 +180,9 @@ class Locks:
 
     def _in_progress(self, name: str, owner: str, incident_id: str) -> RecoveryInProgress:
         return RecoveryInProgress(
-            f"The lock {name} is held by {owner} for incident {incident_id!r}. Expected nothing else to be running: "
-            "wait for it to end, or stop it (aws stepfunctions stop-execution), then start again."
+            f"Another recovery is under way: {owner} of incident {incident_id!r} holds the lock {name}. Expected "
+            "nothing else to be running: wait for it to end, then start again. Do not stop it: what is stopped leaves "
+            "everything frozen until its own incident is started again."
         )
 
 

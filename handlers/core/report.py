@@ -41,6 +41,9 @@ def document(incident: Incident, output: Mapping[str, Any]) -> dict[str, Any]:
             {"functionName": name, "reservedConcurrency": reserved, "state": settings.states[name]}
             for name, reserved in settings.reserved.items()
         ],
+        "eventSourceMappings": [
+            {"uuid": uuid, "functionName": name, "state": state} for uuid, (name, state) in settings.mappings.items()
+        ],
     }
 
 

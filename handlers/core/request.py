@@ -111,7 +111,9 @@ class RecoveryRequest:
             )
         dry_run = request.get("dryRun", False)
         if not isinstance(dry_run, bool):
-            raise InvalidRequest(f"dryRun is {dry_run!r}. Expected true or false. Correct the input and start again.")
+            raise InvalidRequest(
+                f"dryRun is {dry_run!r}. Expected true or false, without quotes. Correct the input and start again."
+            )
         return cls(
             incident_id=incident_id,
             restore_time=_restore_time(request["restoreDateTime"]),
@@ -159,8 +161,9 @@ def confirm(confirmation: object, table_name: str) -> None:
         ConfirmationMismatch: it is missing or another.
     """
     if confirmation != table_name:
+        found = "missing" if confirmation is None else repr(confirmation)
         raise ConfirmationMismatch(
-            f"tableNameRecoveryConfirmation is {confirmation!r} for table {table_name}. Expected {table_name!r}, "
+            f"tableNameRecoveryConfirmation is {found} for table {table_name}. Expected {table_name!r}, "
             "exactly: every item of that table will be deleted and replaced. If that is what you want, pass its name "
             "and start again."
         )
@@ -203,6 +206,11 @@ class HardResetRequest:
         for name in ("backupArn", "orchestratorExecutionArn"):
             if not isinstance(request.get(name), str | None):
                 raise InvalidRequest(f"{name} is {_kind(request[name])}. Expected an ARN. Correct the input.")
+        if request.get("backupArn") is not None and request.get("orchestratorExecutionArn") is None:
+            raise InvalidRequest(
+                "backupArn is given without orchestratorExecutionArn. Expected neither: a hard reset by hand takes its "
+                "own backup, so that nothing which is in the table now can be missing from it."
+            )
         return cls(
             incident_id=_incident_id(request["incidentId"]),
             source=parse_table_arn(request["sourceTableArn"], "sourceTableArn"),

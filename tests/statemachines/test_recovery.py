@@ -162,6 +162,16 @@ def test_a_failure_after_the_purge_stays_frozen_and_can_be_resumed(deployed: Dep
     other = deployed.recover(request(point, "local-languages", incident="another"))
     assert (other["status"], other["error"]) == ("FAILED", "RecoveryInProgress")
     assert deployed.concurrency() == {**dict.fromkeys(FUNCTIONS, 0), OUTSIDE: 3}, "another incident released"
+    by_hand = deployed.reset(
+        "local-licenses",
+        {
+            "incidentId": "by-hand",
+            "sourceTableArn": deployed.arn(next(name for name in deployed.temporary_tables() if "licenses" in name)),
+            "destinationTableArn": deployed.arn("local-licenses"),
+            "tableNameRecoveryConfirmation": "local-licenses",
+        },
+    )
+    assert (by_hand["status"], by_hand["error"]) == ("FAILED", "RecoveryInProgress"), by_hand.get("cause")
 
     ended = deployed.recover(wanted)
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
