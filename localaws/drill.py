@@ -8,7 +8,6 @@ when every check held.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -29,7 +28,7 @@ from localaws.deployment import DeploymentError, deploy
 from localaws.evidence import Settings
 from localaws.progress import Expected, Look, Observer, Tracker
 from localaws.proof import Item, Proof
-from localaws.server import EmbeddedAws, EmbeddedAwsError
+from localaws.server import EmbeddedAws, EmbeddedAwsError, asked_port
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / "build" / "drill"
@@ -47,6 +46,7 @@ TABLE_FIELDS = (
     "purgedItems",
     "copiedItems",
     "verifiedItems",
+    "expiredItems",
     "sourceDigest",
     "destinationDigest",
     "verified",
@@ -66,7 +66,8 @@ class Check:
 
     name: str
     ok: bool
-    detail: str = ""
+    detail: str
+    """What was seen: the evidence, or what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ class Drill:
         self._keys: dict[str, tuple[str, ...]] = {}
         self._snapshot: dict[str, list[Item]] = {}
         self._damage: dict[str, Damage] = {}
-        self._restore_time: datetime | None = None
+        self._restore_point: datetime | None = None
         self._before: dict[str, Settings] = {}
         self._after: dict[str, Settings] = {}
         self._freeze = Freeze(aws.client("lambda"), self._functions, self._system, probe=self._system[0])
@@ -157,7 +158,7 @@ class Drill:
         with self.step("Deployment"):
             outputs = deploy(PROJECT, STACK, self._aws)
         with self.step("Damage"):
-            self._choose_restore_time()
+            self._choose_restore_point()
             self._do_damage()
             self._before = self._settled_settings()
         with self.step("Recovery"):
@@ -198,7 +199,7 @@ class Drill:
             "executionArn": execution.arn if execution else None,
             "executionStatus": execution.status if execution else None,
             "command": self._command,
-            "restoreDateTime": _iso(self._restore_time) if self._restore_time else None,
+            "restoreDateTime": _iso(self._restore_point) if self._restore_point else None,
             "recoverySeconds": round((execution.ended - execution.started).total_seconds(), 1) if execution else None,
             "startedAt": _iso(self._started),
             "finishedAt": _iso(datetime.now(UTC)),
@@ -214,13 +215,13 @@ class Drill:
             self._snapshot[table] = proof.scan_table(dynamodb, table)
             self._say(f"  {table}: {len(self._snapshot[table]):,} items")
 
-    def _choose_restore_time(self) -> None:
-        self._restore_time = next_whole_second(datetime.now(UTC))
+    def _choose_restore_point(self) -> None:
+        self._restore_point = next_whole_second(datetime.now(UTC))
         self._say(
-            f"  Restore time: {_iso(self._restore_time)}. PITR restores to a whole second, so the damage waits until "
+            f"  Restore point: {_iso(self._restore_point)}. PITR restores to a whole second, so the damage waits until "
             "that second is over."
         )
-        wait_until(self._restore_time + timedelta(seconds=1))
+        wait_until(self._restore_point + timedelta(seconds=1))
 
     def _do_damage(self) -> None:
         dynamodb = self._aws.client("dynamodb")
@@ -249,15 +250,15 @@ class Drill:
     # -- the recovery ------------------------------------------------------------------------------------------------
 
     def _recover(self, outputs: Mapping[str, Any]) -> Execution:
-        if self._restore_time is None:
-            raise DrillError("No restore time was chosen.")
+        if self._restore_point is None:
+            raise DrillError("No restore point was chosen.")
         for name in ("orchestratorStateMachineArn", "ledgerTableName"):
             if not outputs.get(name):
                 raise DrillError(f"The deployment has no stack output {name}; without it nothing can be recovered.")
         machine = str(outputs["orchestratorStateMachineArn"])
         request = {
             "incidentId": self._incident_id,
-            "restoreDateTime": _iso(self._restore_time),
+            "restoreDateTime": _iso(self._restore_point),
             "tables": [
                 {"tableName": table, "tableNameRecoveryConfirmation": table} for table in sample.PROTECTED_TABLES
             ],
@@ -302,8 +303,12 @@ class Drill:
     # -- the proof ---------------------------------------------------------------------------------------------------
 
     def _prove(self, execution: Execution) -> None:
-        ended = f"It ended {execution.status}, {execution.error or 'no error named'}."
-        self._check("The recovery says that it succeeded", execution.succeeded, "" if execution.succeeded else ended)
+        error = "" if execution.succeeded else f", {execution.error or 'no error named'}"
+        self._check(
+            "The recovery says that it succeeded",
+            execution.succeeded,
+            f"its execution {execution.arn.rpartition(':')[2]} ended {execution.status}{error}",
+        )
         for table in sample.PROTECTED_TABLES:
             self._prove_table(table)
         for table in sample.SENSITIVE_TABLES:
@@ -318,7 +323,7 @@ class Drill:
         )
         self._proofs[table] = found
         self._check(
-            f"{table} equals its state at the restore time",
+            f"{table} equals its state at the restore point",
             found.equal,
             f"{found.items:,} items compared: {found.missing:,} missing, {found.extra:,} extra, "
             f"{found.changed:,} changed",
@@ -358,18 +363,24 @@ class Drill:
         self._check(
             "Every function and event source has its former settings",
             not changed,
-            f"differ: {', '.join(changed)}" if changed else f"{len(described)} functions compared",
+            f"differ: {', '.join(changed)}" if changed else _compared(described),
         )
         stopped, settings = evidence.frozen_score(self._freeze.during or self._before, self._system)
         self._check(
             "The whole system was seen frozen during the recovery",
             self._freeze.complete,
-            f"{stopped if self._freeze.during else 0} of {settings} settings were seen stopped at once",
+            f"{stopped if self._freeze.during else 0} of {settings} settings were seen stopped at once: the reserved "
+            f"concurrency of {_counted(len(self._system), 'function')}, and "
+            f"{_counted(settings - len(self._system), 'event source')}",
         )
         self._check(
             f"A call of {self._system[0]} during the recovery was refused",
             self._freeze.refused is True,
-            {None: "not tried: the freeze was never complete", True: "", False: "it ran"}[self._freeze.refused],
+            {
+                None: "not tried: the freeze was never complete",
+                True: "Lambda answered TooManyRequestsException, as it does where nothing may run",
+                False: "it ran",
+            }[self._freeze.refused],
         )
 
     def _prove_nothing_is_left(self) -> None:
@@ -378,7 +389,14 @@ class Drill:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)  # a table stays in the list while it is being deleted
-        self._check("The temporary tables are gone", not left, ", ".join(left))
+        seen = sum(entry["phase"] == "restore" and bool(entry["tableName"]) for entry in self._timeline)
+        self._check(
+            "The temporary tables are gone",
+            not left,
+            f"left: {', '.join(left)}"
+            if left
+            else f"{seen} seen during the recovery; now no table's name begins with “{TEMPORARY_PREFIX}”",
+        )
 
     def _prove_report(self, execution: Execution) -> None:
         name = "The recovery's report is in S3"
@@ -391,7 +409,7 @@ class Drill:
         found = content.get("incidentId")
         self._check(name, found == self._incident_id, f"{uri}, of incident {found}")
 
-    def _check(self, name: str, ok: bool, detail: str = "") -> None:
+    def _check(self, name: str, ok: bool, detail: str) -> None:
         self._checks.append(Check(name=name, ok=ok, detail=detail))
         mark = "[green]✓[/green]" if ok else "[red]✗[/red]"
         self._say(f"  {mark} {name}")
@@ -428,13 +446,13 @@ def main() -> int:
     for old in (log, FOLDER / "report.json", FOLDER / "report.html"):
         old.unlink(missing_ok=True)
     try:
-        with EmbeddedAws(int(os.environ.get("LOCAL_AWS_PORT", "0")), log_path=log) as aws:
+        with EmbeddedAws(asked_port() or 0, log_path=log) as aws:
             drill = Drill(aws, console, started=started)
             drill.step_seconds["Embedded AWS"] = round(time.monotonic() - clock, 1)
             rehearse(drill)
             paths = report.write(drill.result(), FOLDER)
     except EmbeddedAwsError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     conclude(console, drill, paths, log, time.monotonic() - clock)
     return 1 if drill.problems else 0
@@ -466,8 +484,8 @@ def conclude(console: Console, drill: Drill, paths: tuple[Path, Path], log: Path
     else:
         items = sum(table["independentProof"]["items"] for table in result["tables"])
         console.print(
-            f"[bold green]Every table is back.[/bold green] {items:,} items proven equal to their state at "
-            f"{result['restoreDateTime']}.",
+            f"[bold green]Every table is back.[/bold green] {items:,} items proven equal to their state at the "
+            f"restore point, {result['restoreDateTime']}.",
             highlight=False,
             soft_wrap=True,
         )
@@ -522,6 +540,17 @@ def describe_end(description: Mapping[str, Any], started: datetime, ended: datet
         started=started,
         ended=ended,
     )
+
+
+def _compared(described: Sequence[Mapping[str, Any]]) -> str:
+    """How many functions were compared, and why more than are frozen."""
+    others = sum(not each["inSystem"] for each in described)
+    text = f"{_counted(len(described), 'function')} compared"
+    return f"{text}, {others} of them another team's, which must not be touched at all" if others else text
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _in_text(entry: Mapping[str, Any]) -> dict[str, Any]:

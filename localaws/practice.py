@@ -4,7 +4,6 @@ Its state is in build/local: server.pid, server.log, outputs.json.
 """
 
 import json
-import os
 import socket
 import sys
 import urllib.error
@@ -12,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from localaws.server import PROJECT_ROOT, EmbeddedAws, stop_process_group
+from localaws.server import PROJECT_ROOT, EmbeddedAws, EmbeddedAwsError, asked_port, stop_process_group
 
 FOLDER = PROJECT_ROOT / "build" / "local"
 PID_FILE = FOLDER / "server.pid"
@@ -20,6 +19,9 @@ OUTPUTS_FILE = FOLDER / "outputs.json"
 LOG_FILE = FOLDER / "server.log"
 DEFAULT_PORT = 4566
 STACK = "local"
+
+UNSET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY"
+"""What a shell has to forget when the embedded AWS is gone."""
 
 
 def up() -> int:
@@ -31,7 +33,11 @@ def up() -> int:
         return 0
     _remove_state()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    aws = EmbeddedAws(_port(), log_path=LOG_FILE, detached=True)
+    try:
+        aws = EmbeddedAws(_port(), log_path=LOG_FILE, detached=True)
+    except EmbeddedAwsError as error:
+        print(error, file=sys.stderr)
+        return 1
     PID_FILE.write_text(str(aws.process_id))
     try:
         outputs = _fill(aws)
@@ -49,13 +55,18 @@ def down() -> int:
     """Stop it and forget its state; harmless when it does not run. Returns the exit code."""
     if not PID_FILE.exists():
         print("The embedded AWS does not run: nothing to stop.")
-        return 0
-    if _running() is None:
+    elif _running() is None:
         print("The embedded AWS had already ended; its leftover state is removed.")
     else:
         stop_process_group(int(PID_FILE.read_text()))
         print("The embedded AWS is stopped.")
     _remove_state()
+    print(
+        f"""
+In every shell with its variables, or the next AWS command goes to an endpoint that is gone:
+
+    {UNSET}"""
+    )
     return 0
 
 
@@ -69,10 +80,14 @@ def _fill(aws: EmbeddedAws) -> dict[str, Any]:
 
 
 def _port() -> int:
-    """LOCAL_AWS_PORT, else 4566 when free, else any free one (0)."""
-    asked = os.environ.get("LOCAL_AWS_PORT")
-    if asked:
-        return int(asked)
+    """LOCAL_AWS_PORT, else 4566 when free, else any free one (0).
+
+    Raises:
+        EmbeddedAwsError: LOCAL_AWS_PORT is no port.
+    """
+    asked = asked_port()
+    if asked is not None:
+        return asked
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,21 +121,24 @@ def _remove_state() -> None:
 
 
 def _explain(outputs: dict[str, Any]) -> None:
-    orchestrator = outputs.get("orchestratorStateMachineArn", "ARN")
     print(
         f"""Endpoint: {outputs["endpointUrl"]}
 Outputs:  {OUTPUTS_FILE.relative_to(PROJECT_ROOT)}
 
+    export PATH="$PWD/.venv/bin:$PATH"
     export AWS_ENDPOINT_URL={outputs["endpointUrl"]}
     export AWS_ACCESS_KEY_ID=test
     export AWS_SECRET_ACCESS_KEY=test
     export AWS_DEFAULT_REGION={outputs["region"]}
+    export ORCHESTRATOR={outputs["orchestratorStateMachineArn"]}
 
 Try:
 
     aws dynamodb list-tables
-    aws stepfunctions list-executions --state-machine-arn {orchestrator}
+    aws stepfunctions list-executions --state-machine-arn "$ORCHESTRATOR"
     aws lambda list-functions --query 'Functions[].FunctionName'
 
-Stop it with `make local-down`."""
+Stop it with `make local-down`. Then, or the next AWS command goes to an endpoint that is gone:
+
+    {UNSET}"""
     )

@@ -39,11 +39,11 @@ class Expected:
     damaged: int
     """Items in the table before the recovery: what the purge deletes."""
     original: int
-    """Items at the restore time: what the copy writes, and the verification reads on both sides."""
+    """Items at the restore point: what the copy writes, and the verification reads on each side."""
 
     def items(self, phase: str) -> int | None:
         """The phase's total, or None where items are not counted."""
-        return {"purge": self.damaged, "copy": self.original, "verify": 2 * self.original}.get(phase)
+        return {"purge": self.damaged, "copy": self.original, "verify": self.original}.get(phase)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Look:
     functions: Mapping[str, str] = field(default_factory=dict)
     """Function name -> frozen, released or gone."""
     restored: Mapping[str, str] = field(default_factory=dict)
-    """Table name -> the state of its temporary restored table."""
+    """Table name -> the state of its temporary table."""
     backups: Mapping[str, str] = field(default_factory=dict)
     """Table name -> the state of its backup."""
 
@@ -310,6 +310,8 @@ def _seen(look: Look, table: str, phase: str) -> tuple[State, int]:
     entry, checkpoints = look.tables.get(table, {}), look.segments.get(table, ())
     mine = _of_phase(checkpoints, phase)
     items = sum(int(segment.get("items") or 0) for segment in mine)
+    if phase == "verify":
+        items //= 2  # each item is read on both sides, and only equal sides are done
     reached = entry.get("phase")
     # The ledger says "purge" before a purge begins and "copy" until the verdict, so checkpoints tell the rest.
     beyond = reached in LEDGER_PHASES and LEDGER_PHASES.index(str(reached)) > LEDGER_PHASES.index(phase)

@@ -16,9 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-CHART_WIDTH = 860
-LABEL_WIDTH = 250
-ROW_HEIGHT = 24
+HEADING_HEIGHT = 24
 GROUP_GAP = 14
 BAR_HEIGHT = 14
 AXIS_HEIGHT = 26
@@ -26,7 +24,53 @@ SHORTEST_BAR = 3.0
 """Pixels; a phase that took no time at all is still to be seen."""
 
 TICK_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300)
-MOST_TICKS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a timeline is laid out on screens of one kind, in pixels."""
+
+    name: str
+    """The CSS class."""
+    width: int
+    bars_from: int
+    """Where the time axis begins."""
+    room_after: int
+    """What is kept free at the axis's end, e.g. for the last duration."""
+    row_height: int
+    bar_offset: int
+    """From a row's top to its bar's."""
+    label_x: int
+    duration_with_label: bool
+    """Whether the duration stands next to the label, not behind the bar."""
+    most_ticks: int
+
+
+WIDE = Layout(
+    name="wide",
+    width=860,
+    bars_from=250,
+    room_after=60,
+    row_height=24,
+    bar_offset=4,
+    label_x=14,
+    duration_with_label=False,
+    most_ticks=9,
+)
+"""Labels beside the bars."""
+
+NARROW = Layout(
+    name="narrow",
+    width=340,
+    bars_from=10,
+    room_after=10,
+    row_height=38,
+    bar_offset=20,
+    label_x=14,
+    duration_with_label=True,
+    most_ticks=5,
+)
+"""Labels above the bars: nothing to scroll on a telephone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +78,16 @@ class Bar:
     """One row of the timeline, in pixels."""
 
     label: str
+    label_x: float
+    label_y: float
+    duration_x: float
     kind: str
     """The CSS class: a phase's name, or "step"."""
     x: float
     y: float
+    """Its upper edge."""
     width: float
+    height: float
     start_seconds: float
     duration_seconds: float
     open: bool
@@ -57,6 +106,8 @@ class Heading:
 class Chart:
     """The timeline as SVG coordinates."""
 
+    name: str
+    duration_with_label: bool
     bars: Sequence[Bar]
     headings: Sequence[Heading]
     ticks: Sequence[tuple[float, int]]
@@ -88,14 +139,16 @@ def render(report: Mapping[str, Any]) -> str:
     )
     environment.filters["count"] = count
     environment.filters["clock"] = clock_time
+    environment.filters["moment"] = moment
     environment.filters["seconds"] = seconds
     environment.filters["short"] = short_digest
+    charts = [chart(report.get("timeline", []), layout) for layout in (WIDE, NARROW)]
     return environment.get_template("report.html.j2").render(
-        report=report, chart=chart(report.get("timeline", [])), words=words, units=units
+        report=report, charts=[each for each in charts if each], words=words, units=units
     )
 
 
-def chart(timeline: Sequence[Mapping[str, Any]]) -> Chart | None:
+def chart(timeline: Sequence[Mapping[str, Any]], layout: Layout) -> Chart | None:
     """Lay the timeline out, the whole recovery's steps first, then each table; None if nothing was seen."""
     known = [entry for entry in timeline if entry.get("start")]
     if not known:
@@ -103,18 +156,26 @@ def chart(timeline: Sequence[Mapping[str, Any]]) -> Chart | None:
     origin = min(_moment(entry["start"]) for entry in known)
     last = max(_moment(entry.get("end") or entry["start"]) for entry in known)
     total = max((last - origin).total_seconds(), 1.0)
-    scale = (CHART_WIDTH - LABEL_WIDTH - 60) / total
+    scale = (layout.width - layout.bars_from - layout.room_after) / total
     bars: list[Bar] = []
     headings: list[Heading] = []
     y = float(AXIS_HEIGHT)
     for group in _groups(known):
         headings.append(Heading(label=group or "The recovery", y=y + 15))
-        y += ROW_HEIGHT
+        y += HEADING_HEIGHT
         for entry in (entry for entry in known if (entry.get("tableName") or "") == group):
-            bars.append(_bar(entry, origin, last, y, scale))
-            y += ROW_HEIGHT
+            bars.append(_bar(entry, origin, last, y, scale, layout))
+            y += layout.row_height
         y += GROUP_GAP
-    return Chart(bars=bars, headings=headings, ticks=_ticks(total, scale), width=CHART_WIDTH, height=y)
+    return Chart(
+        name=layout.name,
+        duration_with_label=layout.duration_with_label,
+        bars=bars,
+        headings=headings,
+        ticks=_ticks(total, scale, layout),
+        width=layout.width,
+        height=y,
+    )
 
 
 def count(value: Any) -> str:
@@ -139,6 +200,11 @@ def seconds(value: Any) -> str:
 def clock_time(value: Any) -> str:
     """The time of day of an ISO 8601 moment, in UTC."""
     return _moment(value).strftime("%H:%M:%S") if value else "—"
+
+
+def moment(value: Any) -> str:
+    """Date and time of day of an ISO 8601 moment, in UTC."""
+    return _moment(value).strftime("%Y-%m-%d %H:%M:%S") if value else "—"
 
 
 def short_digest(value: Any) -> str:
@@ -167,24 +233,30 @@ def _groups(timeline: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(names, key=lambda name: bool(name))
 
 
-def _bar(entry: Mapping[str, Any], origin: datetime, last: datetime, y: float, scale: float) -> Bar:
+def _bar(entry: Mapping[str, Any], origin: datetime, last: datetime, y: float, scale: float, layout: Layout) -> Bar:
     start = (_moment(entry["start"]) - origin).total_seconds()
     end = (_moment(entry["end"]) - origin if entry.get("end") else last - origin).total_seconds()
+    x, width = layout.bars_from + start * scale, max((end - start) * scale, SHORTEST_BAR)
     return Bar(
         label=str(entry["phase"]),
+        label_x=layout.label_x,
+        label_y=y + 15,
+        duration_x=round(x + width + 6, 1),
         kind=str(entry["phase"]) if entry.get("tableName") else "step",
-        x=round(LABEL_WIDTH + start * scale, 1),
-        y=y,
-        width=round(max((end - start) * scale, SHORTEST_BAR), 1),
+        x=round(x, 1),
+        y=y + layout.bar_offset,
+        width=round(width, 1),
+        height=BAR_HEIGHT,
         start_seconds=start,
         duration_seconds=max(end - start, 0.0),
         open=not entry.get("end"),
     )
 
 
-def _ticks(total: float, scale: float) -> list[tuple[float, int]]:
-    step = next((step for step in TICK_STEPS if total / step <= MOST_TICKS), round(total / MOST_TICKS))
-    return [(round(LABEL_WIDTH + at * scale, 1), at) for at in range(0, int(total) + 1, step)]
+def _ticks(total: float, scale: float, layout: Layout) -> list[tuple[float, int]]:
+    most = layout.most_ticks
+    step = next((step for step in TICK_STEPS if total / step <= most), round(total / most))
+    return [(round(layout.bars_from + at * scale, 1), at) for at in range(0, int(total) + 1, step)]
 
 
 def _moment(value: Any) -> datetime:

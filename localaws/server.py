@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ ROOT_ACCESS_KEY = "test"  # ministack's root credentials: no policy is asked for
 ROOT_SECRET_KEY = "test"  # noqa: S105  # the emulator's fixed secret opens nothing else
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0  # a cold start without bytecode was measured at 6 s on two cores
+PORT_VARIABLE = "LOCAL_AWS_PORT"
+HIGHEST_PORT = 65535
 
 
 # Retries would hide the errors that tests ask about; 64 connections serve threaded callers.
@@ -39,7 +42,10 @@ CLIENT_CONFIG = Config(
 
 
 class EmbeddedAwsError(RuntimeError):
-    """The embedded AWS did not start or does not answer; the message ends with the last lines of its log."""
+    """The embedded AWS did not start or does not answer.
+
+    The message is one sentence about the port, or ends with the last lines of the log.
+    """
 
 
 class EmbeddedAws:
@@ -69,8 +75,9 @@ class EmbeddedAws:
             settings: LOCAL_AWS_* environment variables of this server, over those of this process.
 
         Raises:
-            EmbeddedAwsError: it ended or did not answer within START_SECONDS.
+            EmbeddedAwsError: the port is not to be had, or it ended or did not answer within START_SECONDS.
         """
+        _expect_free(port)
         self.region = REGION
         self.account_id = ACCOUNT_ID
         self._owned_log = log_path is None
@@ -186,6 +193,23 @@ class EmbeddedAws:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-20:])
 
 
+def asked_port() -> int | None:
+    """The port that LOCAL_AWS_PORT asks for, 0 being any free one; None if it is not set or empty.
+
+    Raises:
+        EmbeddedAwsError: it is no port.
+    """
+    asked = os.environ.get(PORT_VARIABLE, "").strip()
+    if not asked:
+        return None
+    if asked.isdecimal() and int(asked) <= HIGHEST_PORT:
+        return int(asked)
+    raise EmbeddedAwsError(
+        f"{PORT_VARIABLE} is {asked!r}, expected a whole number from 1 to {HIGHEST_PORT}, or 0 for any free port: "
+        "correct or unset it and start again."
+    )
+
+
 def isolated_session(key: str, secret: str, token: str | None = None) -> boto3.Session:
     """A session that reads neither the profile nor the configuration files of the person who runs it."""
     nothing = (None, None, os.devnull, None)
@@ -234,6 +258,19 @@ def _ended(process_id: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def _expect_free(port: int) -> None:
+    """Ask for the port as the server will, because the server could only end with a traceback in its log."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EmbeddedAwsError(
+                f"Port {port} is not to be had ({error.strerror}), expected a free one: end what uses it, or set "
+                f"{PORT_VARIABLE} to another port (0: any free one), and start again."
+            ) from error
 
 
 def _start(port: int, log_path: Path, *, detached: bool, settings: dict[str, str]) -> subprocess.Popen[str]:

@@ -15,12 +15,17 @@ PHASE_TIMES = (
 )
 STEP_TIMES = (
     ("Validate the request", 0.0, 0.4),
+    ("Wait for stray workers", 0.4, 0.4),
+    ("Tell of the start", 0.4, 0.4),
     ("Freeze the functions", 0.5, 1.9),
     ("Prepare every table", 2.0, 5.5),
     ("Reset every table", 5.6, 34.5),
     ("Release the functions", 34.5, 36.2),
     ("Delete the temporary tables", 36.2, 36.9),
     ("Write the report", 36.9, 37.4),
+    ("Record the success", 37.4, 37.9),
+    ("Unlock", 37.9, 38.0),
+    ("Tell of the success", 38.0, 38.0),
 )
 
 
@@ -54,9 +59,9 @@ def succeeded() -> dict[str, Any]:
         "timeline": [_entry(name, None, start, end) for name, start, end in STEP_TIMES]
         + [_entry(name, each["tableName"], start, end) for each in tables for name, start, end in PHASE_TIMES],
         "checks": [
-            {"name": "The recovery says that it succeeded", "ok": True, "detail": ""},
+            {"name": "The recovery says that it succeeded", "ok": True, "detail": "its execution 1 ended SUCCEEDED"},
             {
-                "name": "local-licenses equals its state at the restore time",
+                "name": "local-licenses equals its state at the restore point",
                 "ok": True,
                 "detail": "5,046 items compared: 0 missing, 0 extra, 0 changed",
             },
@@ -104,6 +109,7 @@ def _table(name: str, items: int) -> dict[str, Any]:
         "purgedItems": int(items * 0.9),
         "copiedItems": items,
         "verifiedItems": items,
+        "expiredItems": 0,
         "sourceDigest": digest,
         "destinationDigest": digest,
         "verified": True,

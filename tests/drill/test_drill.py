@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -238,6 +239,13 @@ def test_good_recovery_passes(cloud: Cloud) -> None:
     assert result["functions"][2]["mappings"][0]["during"] == "Disabled"
     assert result["restoreDateTime"] == cloud.execution.request["restoreDateTime"]
     assert "Every table is back" in report.render(result)
+    assert [check["name"] for check in result["checks"] if not check["detail"]] == []
+    assert "5 of 5 settings were seen stopped at once: the reserved concurrency of 4 functions, and 1 event source" in [
+        check["detail"] for check in result["checks"]
+    ]
+    assert "5 functions compared, 1 of them another team's, which must not be touched at all" in [
+        check["detail"] for check in result["checks"]
+    ]
     assert "000-00-" not in printed + json.dumps(result)
 
 
@@ -357,19 +365,35 @@ def test_damage_that_does_not_arrive_stops_the_drill(cloud: Cloud, monkeypatch: 
     assert result["status"] == "FAILED"
 
 
-def test_restore_time_is_a_whole_second_after_the_last_write() -> None:
-    """The restore time lies before the last write, so the restored table lacks it."""
+def test_restore_point_is_a_whole_second_after_the_last_write() -> None:
+    """The restore point lies before the last write, so the temporary table lacks it."""
     assert drill.next_whole_second(START) == START + timedelta(seconds=1)
     assert drill.next_whole_second(START + timedelta(microseconds=1)) == START + timedelta(seconds=1)
     assert drill.next_whole_second(START + timedelta(seconds=0.999)) == START + timedelta(seconds=1)
 
 
 def test_waiting_goes_on_when_a_sleep_ends_early() -> None:
-    """A sleep that ends early lets the damage begin before the restore time."""
+    """A sleep that ends early lets the damage begin before the restore point."""
     moments = iter([START, START + timedelta(seconds=0.4), START + timedelta(seconds=1)])
     slept: list[float] = []
     drill.wait_until(START + timedelta(seconds=1), now=lambda: next(moments), sleep=slept.append)
     assert slept == [1.0, pytest.approx(0.6)]
+
+
+@pytest.mark.parametrize(("asked", "found"), [("abc", "is 'abc'"), ("65536", "is '65536'"), ("taken", "in use")])
+def test_a_wrong_port_is_one_sentence(
+    asked: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped or taken port ends in a traceback, or in a drill on another port than was asked for."""
+    monkeypatch.setattr(drill, "FOLDER", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1]) if asked == "taken" else asked
+        monkeypatch.setenv("LOCAL_AWS_PORT", port)
+        assert drill.main() == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2
+    for expected in (port, found, "expected", "start again."):
+        assert expected in printed[1]
 
 
 def test_command_can_be_pasted() -> None:

@@ -88,6 +88,15 @@ def test_verified_closes_verify_even_without_checkpoints() -> None:
     assert states(tracker)["verify"] == "done"
 
 
+def test_verification_counts_an_item_once() -> None:
+    """The verification of 100 items is said to have read 200, because it reads both sides."""
+    tracker = Tracker(EXPECTED)
+    both = (("0001#verify-source#000000", 100), ("0001#verify-destination#000000", 100))
+    tracker.feed(look(1, phase="copy", segments=both))
+    tracker.feed(look(2, phase="verified", segments=both))
+    assert tracker.phases[TABLE, "verify"].items == 100 == EXPECTED[TABLE].items("verify")
+
+
 def test_newest_attempt_counts() -> None:
     """A second attempt shows more than 100 %."""
     tracker = Tracker(EXPECTED)
@@ -155,7 +164,7 @@ LEDGER = "local-dr-ledger"
 
 @pytest.fixture
 def cloud() -> Iterator[Any]:
-    """A function that returns clients of an account with a ledger, a table and its restored copy."""
+    """A function that returns clients of an account with a ledger, a table and its temporary table."""
 
     def client(service: str) -> Any:
         return boto3.client(  # type: ignore[call-overload]  # the service is a variable

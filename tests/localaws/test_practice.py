@@ -1,6 +1,7 @@
 """`python -m localaws up` and `down`."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 
 from localaws import practice
 from localaws.server import EmbeddedAws
+
+FORGET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY"
 
 
 @pytest.fixture
@@ -36,14 +39,20 @@ def test_up_twice_and_down_twice(
         outputs = json.loads((folder / "outputs.json").read_text())
         first = capsys.readouterr().out
         assert f"export AWS_ENDPOINT_URL={outputs['endpointUrl']}" in first
+        assert '    export PATH="$PWD/.venv/bin:$PATH"\n' in first
+        assert "    export ORCHESTRATOR=arn:x\n" in first
         assert first.count("    aws ") == 3
+        assert f"    {FORGET}\n" in first
         assert practice.up() == 0
         assert "already runs" in capsys.readouterr().out
         with EmbeddedAws.attach(outputs["endpointUrl"]) as aws:
             aws.client("dynamodb").list_tables()
     finally:
         assert practice.down() == 0
-    assert "is stopped" in capsys.readouterr().out
+    stopped = capsys.readouterr().out
+    assert "is stopped" in stopped
+    assert "endpoint that is gone" in stopped
+    assert f"    {FORGET}\n" in stopped
     assert not (folder / "outputs.json").exists()
     assert practice.down() == 0
     assert "nothing to stop" in capsys.readouterr().out
@@ -64,3 +73,20 @@ def test_a_failed_up_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert not (folder / "server.pid").exists()
     with pytest.raises(OSError, match="refused"):
         started[0].access_log()
+
+
+@pytest.mark.parametrize(("asked", "found"), [("abc", "is 'abc'"), ("-1", "is '-1'"), ("taken", "in use")])
+def test_a_wrong_port_is_one_sentence(
+    asked: str, found: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Would catch: a traceback for a typing mistake, or a server on another port than was asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1]) if asked == "taken" else asked
+        monkeypatch.setenv("LOCAL_AWS_PORT", port)
+        assert practice.up() == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    for expected in (port, found, "expected", "start again."):
+        assert expected in printed.err
+    assert not (folder / "server.pid").exists()
