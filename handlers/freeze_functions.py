@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.core.clock import utc_now
-from handlers.core.freeze import Freezer, Selection
-from handlers.runtime import client, deadline, ledger, logger
+from handlers.core.freeze import Selection
+from handlers.runtime import deadline, freezer, logger
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Entry point of the function freeze-functions."""
-    freezer = Freezer(
-        functions=client("lambda"),
-        tagging=client("resourcegroupstaggingapi"),
-        ledger=ledger(),
-        clock=utc_now,
-        incident_id=event["incidentId"],
-        execution_arn=event["executionArn"],
-    )
     selection = Selection.from_event(event["selection"])
     if event["plan"]:
-        return {"functions": len(freezer.select(selection))}
-    progress = freezer.freeze(selection, deadline(context))
+        return {"functions": len(freezer(event).select(selection))}
+    progress = freezer(event).freeze(selection, deadline(context))
     logger.info(
         "functions frozen",
         incident_id=event["incidentId"],

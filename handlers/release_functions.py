@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.core.clock import utc_now
-from handlers.core.freeze import Freezer
-from handlers.runtime import client, deadline, ledger, logger
+from handlers.runtime import deadline, freezer, logger
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Entry point of the function release-functions."""
-    freezer = Freezer(
-        functions=client("lambda"),
-        tagging=client("resourcegroupstaggingapi"),
-        ledger=ledger(),
-        clock=utc_now,
-        incident_id=event["incidentId"],
-        execution_arn=event["executionArn"],
-    )
-    progress = freezer.release(deadline(context))
+    progress = freezer(event).release(deadline(context))
     logger.info(
         "functions released",
         incident_id=event["incidentId"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import boto3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
 
-from handlers.core.clock import Deadline
+from handlers.core.clock import Deadline, utc_now
+from handlers.core.freeze import Freezer
 from handlers.core.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -48,6 +50,18 @@ def data_client() -> DynamoDBClient:
 def ledger() -> Ledger:
     """This stack's ledger."""
     return Ledger(client("dynamodb"), os.environ["LEDGER_TABLE"])
+
+
+def freezer(event: Mapping[str, Any]) -> Freezer:
+    """The freezer on behalf of the execution and incident that an event names."""
+    return Freezer(
+        functions=client("lambda"),
+        tagging=client("resourcegroupstaggingapi"),
+        ledger=ledger(),
+        clock=utc_now,
+        incident_id=event["incidentId"],
+        execution_arn=event["executionArn"],
+    )
 
 
 def deadline(context: Any) -> Deadline:

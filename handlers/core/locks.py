@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTITION = "LOCK"
 """The ledger's partition of locks."""
+_NOBODY = "nobody"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 ENVIRONMENT = "ENVIRONMENT"
 """The lock an orchestrator holds on the whole environment."""
@@ -123,9 +124,17 @@ class Locks:
         """Give up those of the locks that this execution holds; what was borrowed goes back to the parent."""
         for name in names:
             if self.parent_arn is None:
-                self.ledger.delete(PARTITION, name, only_if=("owner", self.execution_arn))
+                self._give_up(name)
             else:
                 self.ledger.update(PARTITION, name, {"owner": self.parent_arn}, only_if={"owner": self.execution_arn})
+
+    def _give_up(self, name: str) -> None:
+        record = self.ledger.get(PARTITION, name)
+        if record is not None and "settledAt" in record and from_iso(record["settledAt"]) > self.clock():
+            # Workers of an earlier owner may still be alive: the next one has to wait for them all the same.
+            self.ledger.update(PARTITION, name, {"owner": _NOBODY}, only_if={"owner": self.execution_arn})
+        else:
+            self.ledger.delete(PARTITION, name, only_if=("owner", self.execution_arn))
 
     def _take(self, name: str) -> datetime:
         """Take one lock; returns from when on no worker of its former owner can be alive."""
@@ -158,7 +167,7 @@ class Locks:
             return None
         owner = str(record["owner"])
         settled_at = from_iso(record["settledAt"]) if "settledAt" in record else None
-        if owner in (self.execution_arn, self.parent_arn):
+        if owner in (self.execution_arn, self.parent_arn, _NOBODY):
             return owner, settled_at
         ended_at = self._ended_at(owner)
         if ended_at is None:

@@ -54,6 +54,16 @@ class Aws:
         """The emulator's own record of a table, for states that its API cannot reach."""
         return get_backend("dynamodb")[ACCOUNT][REGION].tables[name]
 
+    def restore(self, source: str, target: str, moment: datetime) -> None:
+        """Restore a table to a point in time. The items are those of now: moto remembers no others, nor the time."""
+        self.dynamodb.update_continuous_backups(
+            TableName=source, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+        )
+        self.dynamodb.restore_table_to_point_in_time(
+            SourceTableName=source, TargetTableName=target, RestoreDateTime=moment
+        )
+        self.table(target).restore_date_time = moment.timestamp()
+
     def set_pitr_window(self, name: str, earliest: datetime, latest: datetime) -> None:
         """Switch PITR on, with a window: moto's own begins and ends at the moment it is switched on."""
         self.dynamodb.update_continuous_backups(

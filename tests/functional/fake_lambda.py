@@ -37,11 +37,12 @@ class FakeFunction:
 
 @dataclass
 class FakeMapping:
-    """An event source mapping of a function; ``alias``: it feeds an alias of it."""
+    """An event source mapping of a function; ``alias``: it feeds an alias of it; ``state``: other than on or off."""
 
     function: str
     enabled: bool = True
     alias: str | None = None
+    state: str | None = None
 
 
 Settings = tuple[dict[str, int | None], dict[str, bool]]
@@ -106,7 +107,7 @@ class FakeLambda:
             {
                 "UUID": uuid,
                 "FunctionArn": function_arn(mapping.function) + (f":{mapping.alias}" if mapping.alias else ""),
-                "State": "Enabled" if mapping.enabled else "Disabled",
+                "State": mapping.state or ("Enabled" if mapping.enabled else "Disabled"),
             }
             for uuid, mapping in chosen[start : start + PAGE]
         ]

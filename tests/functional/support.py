@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+import pytest
 from botocore.exceptions import ClientError
 
-from handlers import copy_segment, digest_segment, preflight, prove_empty, purge_segment, verify
+from handlers import copy_segment, digest_segment, preflight, prove_empty, purge_segment, runtime, unlock, verify
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 LEDGER, BUCKET = "test-dr-ledger", "test-dr-reports"
@@ -149,8 +151,15 @@ def ledger_items(dynamodb: Any, prefix: str = "") -> dict[tuple[str, str], Item]
 
 
 def lock_names(dynamodb: Any) -> dict[str, str]:
-    """Lock → owner."""
-    return {key[1]: item["owner"]["S"] for key, item in ledger_items(dynamodb, "LOCK").items()}
+    """Lock → the execution that owns it (the marker of the unfinished incident has no owner)."""
+    return {key[1]: item["owner"]["S"] for key, item in ledger_items(dynamodb, "LOCK").items() if "owner" in item}
+
+
+def hold_lock(dynamodb: Any, name: str, owner: str, *, incident: str = "incident", settled_at: str = "") -> None:
+    """Make an execution the owner of a lock, whoever had it."""
+    lock = {"pk": {"S": "LOCK"}, "sk": {"S": name}, "owner": {"S": owner}, "incidentId": {"S": incident}}
+    settled = {"settledAt": {"S": settled_at}} if settled_at else {}
+    dynamodb.put_item(TableName=LEDGER, Item={**lock, **settled})
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -239,6 +248,8 @@ class Steps:
     source: str = "dr-test.licenses.restored"
     table: str = "test-licenses"
     segments: int | None = 2
+    parent: str | None = None
+    """The execution of the orchestrator that started this one."""
     sensitive: tuple[str, ...] = ("test-ssn",)
     source_tables: tuple[str, ...] = ("dr-test.*",)
 
@@ -249,6 +260,7 @@ class Steps:
             "sourceTableArn": table_arn(self.source),
             "destinationTableArn": table_arn(self.table),
             "tableNameRecoveryConfirmation": self.table,
+            **({} if self.parent is None else {"orchestratorExecutionArn": self.parent}),
             **changes,
         }
 
@@ -267,13 +279,14 @@ class Steps:
             },
         )
 
-    @staticmethod
-    def event(plan: Mapping[str, Any], segment: int) -> dict[str, Any]:
+    def event(self, plan: Mapping[str, Any], segment: int) -> dict[str, Any]:
         """The payload of one segment of purge or copy."""
         return {
+            "executionArn": self.execution_arn,
             "incidentId": plan["incidentId"],
             "tableName": plan["tableName"],
             "sourceTableName": plan["sourceTableName"],
+            "keyNames": plan["keyNames"],
             "segment": segment,
             "totalSegments": plan["segments"],
             "generation": plan["attempt"],
@@ -298,22 +311,30 @@ class Steps:
         """Prove that the destination is empty."""
         return invoke(prove_empty.handler, {field: plan[field] for field in ("incidentId", "tableName")})
 
+    def empty(self, plan: Mapping[str, Any], context: Callable[[], Context] = Context) -> int:
+        """Purge, and prove it: only then the copy may begin. Returns how many invocations the purge took."""
+        invocations = self.purge(plan, context)
+        assert self.prove_empty(plan) == {"empty": True}
+        return invocations
+
+    def digest_event(
+        self, plan: Mapping[str, Any], side: str, segment: int, *, horizon: int = 2_000_000_000
+    ) -> dict[str, Any]:
+        """The payload of one segment of one side of the digest."""
+        return {
+            **self.event(plan, segment),
+            "generation": plan["verification"],
+            "side": side,
+            "ttlAttribute": plan["ttlAttribute"],
+            "expiryHorizon": horizon,
+        }
+
     def digest(
         self, plan: Mapping[str, Any], context: Callable[[], Context] = Context, *, horizon: int = 2_000_000_000
     ) -> int:
         """Digest every segment of both sides; returns how many invocations it took."""
         return sum(
-            until_complete(
-                digest_segment.handler,
-                {
-                    **self.event(plan, segment),
-                    "generation": plan["verification"],
-                    "side": side,
-                    "ttlAttribute": plan["ttlAttribute"],
-                    "expiryHorizon": horizon,
-                },
-                context,
-            )
+            until_complete(digest_segment.handler, self.digest_event(plan, side, segment, horizon=horizon), context)
             for side in ("source", "destination")
             for segment in range(plan["segments"])
         )
@@ -326,11 +347,27 @@ class Steps:
         """Everything, from where the incident stopped; returns the verdict."""
         plan = self.preflight()
         if plan["phase"] == "purge":
-            self.purge(plan, context)
-            self.prove_empty(plan)
+            self.empty(plan, context)
         self.copy(plan, context)
         self.digest(plan, context)
         return self.verify(plan)
+
+    def unlock(self) -> None:
+        """Give up the table's lock."""
+        give_up_locks(self.execution_arn, self.table, incident=self.incident_id, parent=self.parent)
+
+
+def give_up_locks(
+    execution_arn: str, table: str | None = None, *, incident: Any = "incident", parent: str | None = None
+) -> None:
+    """Unlock: a hard reset's table, or all that an orchestrator holds."""
+    event = {
+        "incidentId": incident,
+        "executionArn": execution_arn,
+        "tableName": table,
+        "orchestratorExecutionArn": parent,
+    }
+    assert invoke(unlock.handler, event) == {}
 
 
 def until_complete(
@@ -348,3 +385,14 @@ def checkpoints(dynamodb: Any, phase: str) -> Iterator[Item]:
     for (_, sort_key), item in ledger_items(dynamodb, "SEGMENTS#").items():
         if sort_key.split("#")[1] == phase:
             yield item
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, clients: Mapping[str, Any]) -> None:
+    """Give the handlers these clients; every other service stays moto's."""
+    genuine = runtime.client
+
+    @cache  # as the genuine one, whose cache the fixtures clear
+    def client(service: str) -> Any:
+        return clients[service] if service in clients else genuine(service)
+
+    monkeypatch.setattr(runtime, "client", client)

@@ -17,11 +17,11 @@ from botocore.exceptions import ClientError
 
 from handlers import freeze_functions, release_functions, runtime
 from handlers.core.clock import from_iso
-from handlers.core.errors import ReleaseIncomplete
+from handlers.core.errors import FreezeIncomplete, ReleaseIncomplete, StaleWorker
 
 from .conftest import Aws
 from .fake_lambda import PAGE, FakeFunction, FakeLambda, FakeMapping, FakeTagging
-from .support import ACCOUNT, REGION, Context, KilledError, invoke, ledger_items
+from .support import ACCOUNT, LEDGER, REGION, Context, KilledError, hold_lock, invoke, ledger_items, stand_in
 
 EXECUTION = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:test-dr-orchestrator:first"
 SELECTION: dict[str, Any] = {
@@ -62,31 +62,27 @@ def fake(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> FakeLambda:
     """The world, in place of the clients of Lambda and the tagging API; the ledger stays moto's."""
     assert aws
     functions = world()
-    stand_ins = {"lambda": functions, "resourcegroupstaggingapi": FakeTagging(functions.functions)}
-
-    def client(service: str) -> Any:
-        return stand_ins[service]
-
-    monkeypatch.setattr(freeze_functions, "client", client)
-    monkeypatch.setattr(release_functions, "client", client)
+    stand_in(monkeypatch, {"lambda": functions, "resourcegroupstaggingapi": FakeTagging(functions.functions)})
     return functions
 
 
 def freeze(
     context: Context | None = None, *, execution: str = EXECUTION, incident: str = "incident", **selection: Any
 ) -> Any:
-    """One invocation."""
+    """One invocation, of an execution that holds the environment."""
     event = {
         "incidentId": incident,
         "executionArn": execution,
         "selection": {**SELECTION, **selection},
         "plan": False,
     }
+    hold_lock(runtime.client("dynamodb"), "ENVIRONMENT", execution, incident=incident)
     return invoke(freeze_functions.handler, event, context)
 
 
 def release(context: Context | None = None, *, execution: str = EXECUTION, incident: str = "incident") -> Any:
-    """One invocation."""
+    """One invocation, of an execution that holds the environment."""
+    hold_lock(runtime.client("dynamodb"), "ENVIRONMENT", execution, incident=incident)
     return invoke(release_functions.handler, {"incidentId": incident, "executionArn": execution}, context)
 
 
@@ -184,6 +180,7 @@ def test_someone_undoes_the_freeze(fake: FakeLambda) -> None:
     assert fake.functions["test-app-api"].reserved == 0
     assert fake.mappings["m-stream"].enabled is False
     release(execution=EXECUTION + "-2")
+    before[0]["test-app-api"] = 50  # what was set by hand is the setting now
     assert fake.settings() == before
 
 
@@ -343,7 +340,7 @@ def test_killed_anywhere(fake: FakeLambda, died_at: int) -> None:
     for step in (freeze, release):
         left = died_at
         # The last deaths lie behind the end of a release, which takes fewer calls.
-        with nullcontext() if step is release and died_at > 7 else pytest.raises(KilledError):
+        with nullcontext() if step is release and died_at > 11 else pytest.raises(KilledError):
             step()
         left = 0
         assert step()["complete"] is True
@@ -360,6 +357,163 @@ def test_an_error_that_is_no_absence_surfaces(fake: FakeLambda) -> None:
     fake.before = deny
     with pytest.raises(KilledError):
         freeze()
+
+
+def lose_after(fake: FakeLambda, changes: int) -> None:
+    """Another execution takes the environment over once so many settings were changed."""
+
+    def look(_: str) -> None:
+        if fake.changes() >= changes:
+            hold_lock(runtime.client("dynamodb"), "ENVIRONMENT", EXECUTION + "-2")
+
+    fake.before = look
+
+
+@pytest.mark.parametrize("changes", range(1, 6))
+def test_a_stale_freeze_worker(fake: FakeLambda, changes: int) -> None:
+    """The execution was aborted, the next one has released: its old worker freezes function after function again."""
+    before = fake.settings()
+    lose_after(fake, changes)
+    with pytest.raises(StaleWorker, match="ENVIRONMENT"):
+        freeze()
+    # The setting that was under way when the lock went was still changed.
+    assert changes <= fake.changes() <= changes + 1
+    fake.before = lambda _: None
+    release(execution=EXECUTION + "-2")
+    assert fake.settings() == before
+
+
+@pytest.mark.parametrize("changes", range(1, 6))
+def test_a_stale_release_worker(fake: FakeLambda, changes: int) -> None:
+    """An aborted execution's worker releases functions below the next execution, which purges."""
+    before = fake.settings()
+    freeze()
+    lose_after(fake, fake.changes() + changes)
+    done = fake.changes()
+    with pytest.raises(StaleWorker, match="ENVIRONMENT"):
+        release()
+    assert changes <= fake.changes() - done <= changes + 1
+    fake.before = lambda _: None
+    freeze(execution=EXECUTION + "-2")
+    assert {name for name, value in fake.settings()[0].items() if value == 0} == FROZEN
+    assert not fake.mappings["m-stream"].enabled
+    release(execution=EXECUTION + "-2")
+    assert fake.settings() == before
+
+
+@pytest.mark.parametrize("owner", [None, EXECUTION + "-2"], ids=["nobody's", "another's"])
+def test_a_worker_that_begins_too_late_changes_nothing(aws: Aws, fake: FakeLambda, owner: str | None) -> None:
+    """Lambda starts a queued freeze minutes after its execution has ended."""
+    event = {"incidentId": "incident", "executionArn": EXECUTION, "selection": SELECTION, "plan": False}
+    before = fake.settings()
+    if owner:
+        hold_lock(aws.dynamodb, "ENVIRONMENT", owner)
+    records = ledger_items(aws.dynamodb)
+    with pytest.raises(StaleWorker):
+        invoke(freeze_functions.handler, event)
+    assert (fake.settings(), fake.changes(), ledger_items(aws.dynamodb)) == (before, 0, records)
+    freeze()
+    frozen, changes = fake.settings(), fake.changes()
+    assert frozen != before
+    if owner:
+        hold_lock(aws.dynamodb, "ENVIRONMENT", owner)
+    else:
+        aws.dynamodb.delete_item(TableName=LEDGER, Key={"pk": {"S": "LOCK"}, "sk": {"S": "ENVIRONMENT"}})
+    records = ledger_items(aws.dynamodb)
+    with pytest.raises(StaleWorker):
+        invoke(release_functions.handler, {"incidentId": "incident", "executionArn": EXECUTION})
+    assert (fake.settings(), fake.changes(), ledger_items(aws.dynamodb)) == (frozen, changes, records)
+
+
+@pytest.mark.parametrize("name", sorted(FROZEN))
+@pytest.mark.parametrize("by_hand", [None, 1, 50])
+@pytest.mark.parametrize("again", [False, True])
+def test_settings_made_by_hand_survive(fake: FakeLambda, name: str, by_hand: int | None, again: bool) -> None:
+    """An operator limits a function during the freeze, and the release takes the limit away without a word."""
+    before = fake.settings()
+    freeze()
+    fake.functions[name].reserved = by_hand
+    if again:
+        freeze(execution=EXECUTION + "-2")
+        assert fake.functions[name].reserved == 0
+    assert release(execution=EXECUTION + ("-2" if again else ""))["complete"] is True
+    before[0][name] = by_hand
+    assert fake.settings() == before
+
+
+def test_a_setting_made_by_hand_is_saved_before_it_is_frozen_again(fake: FakeLambda) -> None:
+    """The second freeze dies between its two steps, and what was set by hand is nowhere any more."""
+    before = fake.settings()
+    freeze()
+    fake.functions["test-app-api"].reserved = 50
+
+    def die(operation: str) -> None:
+        if operation == "PutFunctionConcurrency":
+            raise KilledError
+
+    for deadly in (die, lambda _: None):
+        fake.before = deadly
+        with pytest.raises(KilledError) if deadly is die else nullcontext():
+            freeze(execution=EXECUTION + "-2")
+    release(execution=EXECUTION + "-2")
+    before[0]["test-app-api"] = 50
+    assert fake.settings() == before
+
+
+def test_every_refused_setting_is_named_and_every_other_put_back(fake: FakeLambda) -> None:
+    """The error names the first function only: the operator mends one, and the rest stay down."""
+    before = fake.settings()
+    freeze()
+
+    def refuse(called: str) -> None:
+        if called == "PutFunctionConcurrency":
+            raise ClientError({"Error": {"Code": "ResourceConflictException", "Message": "Busy."}}, called)
+
+    fake.before = refuse
+    with pytest.raises(ReleaseIncomplete) as failure:
+        release()
+    fake.before = lambda _: None
+    # The one that had no reservation, and the mappings, need no such call.
+    assert fake.functions["test-app-ingest"].reserved is None
+    assert fake.settings()[1] == before[1]
+    for name in ("mailer", "test-app-api", "test-app-paused"):
+        assert f"{name} (ResourceConflictException)" in str(failure.value)
+    assert "test-app-ingest" not in str(failure.value)
+    assert release() == {"complete": True, "functions": len(FROZEN)}
+    assert fake.settings() == before
+
+
+@pytest.mark.parametrize("state", ["Creating", "Updating"])
+def test_a_mapping_that_is_being_changed(fake: FakeLambda, state: str) -> None:
+    """A mapping between two states cannot be disabled: it counts as frozen, and becomes enabled during the purge."""
+    before = fake.settings()
+    fake.mappings["m-tagged"].state = state
+    with pytest.raises(FreezeIncomplete, match=f"m-tagged of mailer is {state}. Expected"):
+        freeze()
+    assert not [operation for operation, _ in fake.calls if operation == "PutFunctionConcurrency"]
+    fake.mappings["m-tagged"].state = None
+    assert freeze()["complete"] is True
+    assert fake.settings()[1] == {**dict.fromkeys(before[1], False), "m-other": True}
+    release()
+    assert fake.settings() == before
+
+
+@pytest.mark.parametrize(("state", "enabled"), [("Enabling", True), ("Disabling", False), ("Deleting", False)])
+def test_a_mapping_on_its_way(fake: FakeLambda, state: str, enabled: bool) -> None:
+    """One that was on its way to enabled is left off by the release, or one on its way out is switched on."""
+    fake.mappings["m-tagged"] = FakeMapping("mailer", enabled=enabled, state=state)
+    before = fake.settings()
+    freeze()
+    assert fake.mappings["m-tagged"].enabled is False
+    fake.mappings["m-tagged"].state = None
+    release()
+    assert fake.settings() == before
+
+
+def test_a_mapping_of_others_may_be_in_any_state(fake: FakeLambda) -> None:
+    """The recovery waits for another team's deployment."""
+    fake.mappings["m-other"].state = "Updating"
+    assert freeze()["complete"] is True
 
 
 def test_a_round_trip_over_the_real_wire_format(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,13 +555,7 @@ def test_a_round_trip_over_the_real_wire_format(aws: Aws, monkeypatch: pytest.Mo
     before = settings()
     assert before[0] == {"test-app-five": 5, "test-app-none": None, "test-app-zero": 0, "other": None}
     assert sorted(before[1].values()) == ["Disabled", "Enabled"]
-    tagging = FakeTagging({})  # moto's tagging API knows no functions
-
-    def client(service: str) -> Any:
-        return tagging if service == "resourcegroupstaggingapi" else runtime.client(service)
-
-    monkeypatch.setattr(freeze_functions, "client", client)
-    monkeypatch.setattr(release_functions, "client", client)
+    stand_in(monkeypatch, {"resourcegroupstaggingapi": FakeTagging({})})  # moto's tagging API knows no functions
     assert freeze()["functions"] == 3
     reserved, mappings = settings()
     assert reserved == {"test-app-five": 0, "test-app-none": 0, "test-app-zero": 0, "other": None}

@@ -57,7 +57,7 @@ def finish(aws: Aws, steps: Steps, plan: Any) -> None:
 def test_unprocessed_items_are_sent_again(aws: Aws, steps: Steps, plan: Any, processed: int) -> None:
     """DynamoDB answers 200 and leaves part of the batch: the rest is dropped, and the count says otherwise."""
     with LeaveUnprocessed(runtime.data_client(), processed) as fault:
-        steps.purge(plan)
+        steps.empty(plan)
         assert fault.left >= ITEMS // PAGE
         assert scan_all(aws.dynamodb, steps.table) == []
         steps.copy(plan)
@@ -69,7 +69,7 @@ def test_unprocessed_items_are_sent_again(aws: Aws, steps: Steps, plan: Any, pro
 
 def test_unprocessed_until_the_time_is_up(aws: Aws, steps: Steps, plan: Any) -> None:
     """A page that was written in part counts as done: its other part is lost."""
-    steps.purge(plan)
+    steps.empty(plan)
     with LeaveUnprocessed(runtime.data_client(), 1), pytest.raises(CapacityExhausted, match="0 items before it"):
         invoke(copy_segment.handler, steps.event(plan, 0), Context(seconds=1, per_look=0.25))
     assert 0 < len(scan_all(aws.dynamodb, steps.table)) < PAGE
@@ -85,7 +85,7 @@ def test_throttled_for_ever(
 ) -> None:
     """A table without capacity: the worker loops until Lambda kills it, or gives up and reports completion."""
     if handler is copy_segment.handler:
-        steps.purge(plan)
+        steps.empty(plan)
     before = scan_all(aws.dynamodb, steps.table)
     fault = FailCalls(runtime.data_client(), operation, lambda: throttling(operation), lambda _: True)
     with fault, pytest.raises(CapacityExhausted) as failure:
@@ -93,7 +93,7 @@ def test_throttled_for_ever(
     assert fault.failed > 3
     assert "start the same incident again" in str(failure.value)
     assert scan_all(aws.dynamodb, steps.table) == before
-    steps.purge(plan)
+    steps.empty(plan)
     finish(aws, steps, plan)
 
 
@@ -105,13 +105,15 @@ def test_throttled_now_and_then(aws: Aws, steps: Steps, plan: Any, operation: st
     ) as fault:
         steps.purge(plan)
         assert scan_all(aws.dynamodb, steps.table) == []
+    steps.prove_empty(plan)  # its own throttling is the state machine's to retry
+    with fault:
         finish(aws, steps, plan)
     assert fault.failed > 10
 
 
 def test_throttled_after_some_pages(aws: Aws, steps: Steps, plan: Any) -> None:
     """What was done before the throttling is forgotten: a table with little capacity is never finished."""
-    steps.purge(plan)
+    steps.empty(plan)
     with FailCalls(
         runtime.data_client(), "BatchWriteItem", lambda: throttling("BatchWriteItem"), lambda call: call > 2
     ):
@@ -129,7 +131,7 @@ def test_killed_before_a_write(
     """A worker dies: the next one begins after the page that was never written, or counts pages twice."""
     if every_page_saved:
         monkeypatch.setattr(engine, "_CHECKPOINT_SECONDS", 0.0)
-    steps.purge(plan)
+    steps.empty(plan)
     fault = FailCalls(runtime.data_client(), "BatchWriteItem", KilledError, lambda call: call == died_at)
     with fault, pytest.raises(KilledError):
         invoke(copy_segment.handler, steps.event(plan, 0))
@@ -144,7 +146,7 @@ def test_killed_in_the_middle_of_a_page(aws: Aws, steps: Steps, plan: Any, monke
     """Some batches of a page are written and others not: the page counts as done."""
     monkeypatch.setattr(engine, "PAGE_ITEMS", 28)
     monkeypatch.setattr(engine, "_BATCH_ITEMS", 4)
-    steps.purge(plan)
+    steps.empty(plan)
     fault = FailCalls(runtime.data_client(), "BatchWriteItem", KilledError, lambda call: call == 4)
     with fault, pytest.raises(KilledError):
         invoke(copy_segment.handler, steps.event(plan, 0))
@@ -154,7 +156,7 @@ def test_killed_in_the_middle_of_a_page(aws: Aws, steps: Steps, plan: Any, monke
 
 def test_killed_between_a_write_and_its_checkpoint(aws: Aws, steps: Steps, plan: Any) -> None:
     """A page that is written but not checkpointed is counted twice, or deleted twice and then missing."""
-    steps.purge(plan)
+    steps.empty(plan)
     for expected in (PAGE, PAGE):
         # The ledger's client; the first PutItem of the first round makes the checkpoint.
         fault = FailCalls(runtime.client("dynamodb"), "PutItem", KilledError, lambda _: True)
@@ -172,7 +174,7 @@ def test_a_killed_purge_leaves_nothing_over(aws: Aws, steps: Steps, plan: Any) -
     with fault, pytest.raises(KilledError):
         invoke(purge_segment.handler, steps.event(plan, 0))
     assert len(scan_all(aws.dynamodb, steps.table)) == ITEMS - 2 * PAGE
-    steps.purge(plan)
+    steps.empty(plan)
     assert scan_all(aws.dynamodb, steps.table) == []
     # What was deleted after the last checkpoint is not found again: documented as the one count that may be low.
     (checkpoint,) = checkpoints(aws.dynamodb, "purge")
@@ -181,7 +183,7 @@ def test_a_killed_purge_leaves_nothing_over(aws: Aws, steps: Steps, plan: Any) -
 
 def test_two_workers_on_one_segment(aws: Aws, steps: Steps, plan: Any) -> None:
     """A worker that was given up for dead moves the checkpoint back, or adds its pages to the other's counts."""
-    steps.purge(plan)
+    steps.empty(plan)
     event, answers = steps.event(plan, 0), []
 
     def other_worker(**_: Any) -> None:
@@ -201,7 +203,7 @@ def test_two_workers_on_one_segment(aws: Aws, steps: Steps, plan: Any) -> None:
 
 def test_two_workers_begin_at_once(aws: Aws, steps: Steps, plan: Any) -> None:
     """Both create the checkpoint, and the second creation takes the first one's progress away."""
-    steps.purge(plan)
+    steps.empty(plan)
     event = steps.event(plan, 0)
 
     def other_worker(**_: Any) -> None:
@@ -215,7 +217,7 @@ def test_two_workers_begin_at_once(aws: Aws, steps: Steps, plan: Any) -> None:
 
 def test_an_error_that_is_no_throttling_surfaces(aws: Aws, steps: Steps, plan: Any) -> None:
     """A missing permission is retried until the time is up, or the batch is given up silently."""
-    steps.purge(plan)
+    steps.empty(plan)
     denied = throttling("BatchWriteItem")
     denied.response["Error"]["Code"] = "AccessDeniedException"
     fault = FailCalls(runtime.data_client(), "BatchWriteItem", lambda: denied, lambda _: True)

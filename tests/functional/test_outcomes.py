@@ -8,13 +8,26 @@ from typing import Any
 
 import pytest
 
-from handlers import freeze_functions, record_outcome, release_functions, unlock, validate_request, write_report
+from handlers import freeze_functions, record_outcome, release_functions, validate_request, write_report
 from handlers.core import errors
-from handlers.core.clock import to_iso
+from handlers.core.clock import from_iso, to_iso
+from handlers.core.tables import restored_table_name
 
 from .conftest import Aws
-from .fake_lambda import FakeFunction, FakeLambda, FakeTagging
-from .support import BUCKET, Context, Steps, create_table, invoke, ledger_items, make_items, put_all
+from .fake_lambda import FakeFunction, FakeLambda, FakeMapping, FakeTagging
+from .support import (
+    BUCKET,
+    Context,
+    Steps,
+    create_table,
+    give_up_locks,
+    invoke,
+    ledger_items,
+    lock_names,
+    make_items,
+    put_all,
+    stand_in,
+)
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 TABLES = ("test-languages", "test-licenses")
@@ -53,17 +66,6 @@ def record(
     return invoke(record_outcome.handler, event)
 
 
-def give_up_locks(execution: str, table: str | None = None, *, incident: Any = "incident") -> None:
-    """Unlock."""
-    event = {"incidentId": incident, "executionArn": execution, "tableName": table}
-    assert invoke(unlock.handler, event) == {}
-
-
-def owned(aws: Aws) -> dict[str, str]:
-    """Locks that executions own."""
-    return {key[1]: item["owner"]["S"] for key, item in ledger_items(aws.dynamodb, "LOCK").items() if "owner" in item}
-
-
 @pytest.fixture
 def first(aws: Aws) -> str:
     """An execution that has opened the incident of two tables."""
@@ -78,21 +80,27 @@ def first(aws: Aws) -> str:
 
 def reset(aws: Aws, table: str, plan_only: bool = False, *, incident: str = "incident", name: str = "reset") -> Steps:
     """Prepare the hard reset of a table by a child execution; unless ``plan_only``, run it to its end."""
-    source = f"dr-test.{table}.{incident}"
-    create_table(aws.dynamodb, source)
+    asked = json.loads(run_record(aws, incident)["request"]["S"])
+    moment = from_iso(asked["restoreDateTime"])
+    source = restored_table_name("test", table, moment, incident)
+    aws.restore(table, source, moment)
     put_all(aws.dynamodb, source, make_items(KEY, 4, rich=False))
-    child = aws.start_execution(f"{name}-{table}")
-    steps = Steps(execution_arn=child, incident_id=incident, source=source, table=table, segments=2)
     # The orchestrator's lock is there: the child takes it from its parent.
-    (parent,) = {owner for lock, owner in owned(aws).items() if lock == f"TABLE#{table}"}
-    plan = steps.preflight(steps.request(orchestratorExecutionArn=parent))
+    steps = Steps(
+        execution_arn=aws.start_execution(f"{name}-{table}"),
+        incident_id=incident,
+        source=source,
+        table=table,
+        segments=2,
+        parent=lock_names(aws.dynamodb)[f"TABLE#{table}"],
+    )
+    plan = steps.preflight()
     if not plan_only:
-        steps.purge(plan)
-        steps.prove_empty(plan)
+        steps.empty(plan)
         steps.copy(plan)
         steps.digest(plan)
         assert steps.verify(plan)["verified"] is True
-        give_up_locks(child, table, incident=incident)
+        steps.unlock()
     return steps
 
 
@@ -194,9 +202,9 @@ def test_a_hard_reset_explains_and_records_nothing(aws: Aws, first: str) -> None
 
 def test_unlock_gives_up_every_lock_of_its_own(aws: Aws, first: str) -> None:
     """A lock stays behind on every success."""
-    assert len(owned(aws)) == 3
+    assert len(lock_names(aws.dynamodb)) == 3
     give_up_locks(first)
-    assert owned(aws) == {}
+    assert lock_names(aws.dynamodb) == {}
     give_up_locks(first)
 
 
@@ -205,15 +213,15 @@ def test_unlock_leaves_the_locks_of_others(aws: Aws, first: str) -> None:
     second = aws.start_execution("second")
     give_up_locks(second)
     give_up_locks(second, "test-licenses")
-    assert set(owned(aws).values()) == {first}
-    assert len(owned(aws)) == 3
+    assert set(lock_names(aws.dynamodb).values()) == {first}
+    assert len(lock_names(aws.dynamodb)) == 3
     child = reset(aws, "test-licenses", plan_only=True).execution_arn
     give_up_locks(first)
-    assert owned(aws) == {"TABLE#test-licenses": child}
-    give_up_locks(child, "test-languages")
-    assert owned(aws) == {"TABLE#test-licenses": child}
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": child}
+    give_up_locks(child, "test-languages", parent=first)
+    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": child}
     give_up_locks(child, "test-licenses")
-    assert owned(aws) == {}
+    assert lock_names(aws.dynamodb) == {}
 
 
 def report(execution: str, status: str = "SUCCEEDED", error: str = "", cause: str = "") -> Any:
@@ -230,9 +238,7 @@ def report(execution: str, status: str = "SUCCEEDED", error: str = "", cause: st
 
 def use(monkeypatch: pytest.MonkeyPatch, fake: FakeLambda) -> None:
     """Put the stand-in for Lambda (see there why) into the two handlers that need it."""
-    stand_ins = {"lambda": fake, "resourcegroupstaggingapi": FakeTagging(fake.functions)}
-    monkeypatch.setattr(freeze_functions, "client", stand_ins.__getitem__)
-    monkeypatch.setattr(release_functions, "client", stand_ins.__getitem__)
+    stand_in(monkeypatch, {"lambda": fake, "resourcegroupstaggingapi": FakeTagging(fake.functions)})
 
 
 def freeze(execution: str, incident: str = "incident") -> None:
@@ -297,11 +303,12 @@ def half_way(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> FakeLambd
     freeze(first)
     steps = reset(aws, "test-licenses", plan_only=True)
     steps.purge(steps.preflight())
-    give_up_locks(steps.execution_arn, "test-licenses")
+    steps.unlock()
+    assert lock_names(aws.dynamodb)["TABLE#test-licenses"] == first
     assert record(first, "X", "y")["stayFrozen"] is True
     give_up_locks(first)
     aws.abort(first)
-    assert owned(aws) == {}
+    assert lock_names(aws.dynamodb) == {}
     assert fake.settings()[0] == {"test-app-a": 0, "test-app-b": 0}
     return fake
 
@@ -354,3 +361,38 @@ def test_the_same_incident_goes_on(aws: Aws, half_way: FakeLambda) -> None:
     freeze(second)
     assert release(second)["functions"] == 2
     assert half_way.settings()[0] == {"test-app-a": 5, "test-app-b": None}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_reset_by_hand_of_a_half_restored_incident_is_refused(aws: Aws, half_way: FakeLambda, table: str) -> None:
+    """One table is reset by hand to another time, and the incident's resumption releases the functions on the mix."""
+    moment = NOW - timedelta(hours=2)
+    aws.restore(table, "dr-test.by-hand", moment)
+    steps = Steps(
+        execution_arn=aws.start_execution("by-hand"), incident_id="by-hand", source="dr-test.by-hand", table=table
+    )
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.RecoveryInProgress, match=f"'incident' has not finished {table}"):
+        steps.preflight()
+    assert ledger_items(aws.dynamodb) == before
+    assert set(half_way.settings()[0].values()) == {0}
+
+
+def test_the_report_names_event_source_mappings(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that stays off after the recovery is in no report: nobody looks for it."""
+    fake = FakeLambda(
+        {"test-app-a": FakeFunction(5), "test-app-b": FakeFunction(None)},
+        {"m-a": FakeMapping("test-app-a"), "m-b": FakeMapping("test-app-b"), "m-off": FakeMapping("test-app-a", False)},
+    )
+    use(monkeypatch, fake)
+    freeze(first)
+    del fake.mappings["m-b"]
+    release(first)
+    output = report(first)
+    key = output["reportUri"].removeprefix(f"s3://{BUCKET}/")
+    stored = json.loads(aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+    assert stored["eventSourceMappings"] == [
+        {"uuid": "m-a", "functionName": "test-app-a", "state": "released"},
+        {"uuid": "m-b", "functionName": "test-app-b", "state": "gone"},
+    ]
+    assert len(stored["functions"]) == 2

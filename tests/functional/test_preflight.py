@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from handlers import runtime
 from handlers.core import errors
+from handlers.core.clock import from_iso
 
 from .conftest import Aws
 from .support import (
     REGION,
     Steps,
     create_table,
+    hold_lock,
     ledger_items,
     lock_names,
     make_items,
@@ -44,6 +47,14 @@ def assert_untouched(aws: Aws, steps: Steps) -> None:
     assert len(scan_all(aws.dynamodb, steps.table)) == TEN
 
 
+def orchestrated(aws: Aws, steps: Steps) -> Steps:
+    """The same steps as the child of an orchestrator that runs the incident and holds the locks."""
+    parent = aws.start_execution("parent")
+    for name in ("ENVIRONMENT", f"TABLE#{steps.table}"):
+        hold_lock(aws.dynamodb, name, parent, incident=steps.incident_id)
+    return replace(steps, parent=parent)
+
+
 @contextmanager
 def table_status(name: str, status: str) -> Iterator[None]:
     """DescribeTable answers another status: moto's tables are always ACTIVE."""
@@ -60,7 +71,10 @@ def table_status(name: str, status: str) -> Iterator[None]:
 
 def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
     """The plan lacks what a later state needs, or the lock is not taken."""
-    assert tables.preflight() == {
+    plan = tables.preflight()
+    # Nobody held the lock before: there is nobody to wait for.
+    assert from_iso(plan.pop("settledAt")) <= datetime.now(UTC)
+    assert plan == {
         "incidentId": "incident",
         "tableName": "test-licenses",
         "sourceTableName": "dr-test.licenses.restored",
@@ -68,8 +82,10 @@ def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
         "attempt": 1,
         "verification": 1,
         "segments": 2,
+        "keyNames": ["country", "code"],
         "ttlAttribute": None,
         "backupArn": None,
+        "orchestratorExecutionArn": None,
     }
     assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": tables.execution_arn}
     assert len(scan_all(aws.dynamodb, tables.table)) == TEN
@@ -215,28 +231,33 @@ def test_the_lock_of_an_ended_execution(aws: Aws, tables: Steps, forgotten: bool
 
 def test_the_lock_of_the_orchestrator_that_started_it(aws: Aws, tables: Steps) -> None:
     """The child is kept out by its own parent; or anyone may say whose child he is and a stranger's lock is taken."""
-    parent, stranger = aws.start_execution("parent"), aws.start_execution("stranger")
-    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "incidentId": {"S": "incident"}}
-    aws.dynamodb.put_item(TableName="test-dr-ledger", Item={**lock, "owner": {"S": parent}})
-    with pytest.raises(errors.RecoveryInProgress):
-        tables.preflight(tables.request(orchestratorExecutionArn=stranger))
-    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": parent}
-    tables.preflight(tables.request(orchestratorExecutionArn=parent))
-    assert lock_names(aws.dynamodb) == {"TABLE#test-licenses": tables.execution_arn}
+    stranger = aws.start_execution("stranger")
+    parent = orchestrated(aws, tables).parent
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="no orchestrator that runs incident 'incident' now"):
+        replace(tables, parent=stranger).preflight()
+    assert ledger_items(aws.dynamodb) == before
+    assert lock_names(aws.dynamodb) == {"ENVIRONMENT": parent, "TABLE#test-licenses": parent}
+    assert replace(tables, parent=parent).preflight()["orchestratorExecutionArn"] == parent
+    assert lock_names(aws.dynamodb) == {"ENVIRONMENT": parent, "TABLE#test-licenses": tables.execution_arn}
 
 
 def test_a_backup_of_this_table(aws: Aws, tables: Steps) -> None:
     """The backup is lost on the way: another one is taken, of what the purge has left."""
     backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
-    assert tables.preflight(tables.request(backupArn=backup))["backupArn"] == backup
+    child = orchestrated(aws, tables)
+    assert child.preflight(child.request(backupArn=backup))["backupArn"] == backup
 
 
 def test_a_backup_of_another_table(aws: Aws, tables: Steps) -> None:
     """The table is purged with no way back, because a backup of another table was taken for its own."""
     backup = aws.dynamodb.create_backup(TableName=tables.source, BackupName="dr-b")["BackupDetails"]["BackupArn"]
+    child = orchestrated(aws, tables)
+    before = ledger_items(aws.dynamodb)
     with pytest.raises(errors.InvalidRequest, match=r"is of table dr-test\.licenses\.restored"):
-        tables.preflight(tables.request(backupArn=backup))
-    assert_untouched(aws, tables)
+        child.preflight(child.request(backupArn=backup))
+    assert ledger_items(aws.dynamodb) == before
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
 
 
 def test_a_resumption_goes_on_where_it_stopped(aws: Aws, tables: Steps) -> None:
@@ -272,4 +293,133 @@ def test_the_same_table_under_another_partition(aws: Aws, tables: Steps) -> None
     request = tables.request(sourceTableArn=table_arn(tables.table).replace("arn:aws:", "arn:aws-cn:"))
     with pytest.raises(errors.InvalidRequest):
         replace(tables, source_tables=("*",)).preflight(request)
+    assert_untouched(aws, tables)
+
+
+# --- by hand beside the orchestrator ----------------------------------------------------------------------------------
+
+
+def test_by_hand_a_backup_is_refused(aws: Aws, tables: Steps) -> None:
+    """A backup of last week is passed: what was written since is purged with no way back."""
+    backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
+    with pytest.raises(errors.InvalidRequest, match="backupArn is given without orchestratorExecutionArn"):
+        tables.preflight(tables.request(backupArn=backup))
+    assert_untouched(aws, tables)
+
+
+def test_by_hand_an_incident_of_the_orchestrator_is_refused(aws: Aws, tables: Steps) -> None:
+    """A reset by hand marks a table of the incident as verified, and the orchestrator leaves it as it is."""
+    run = {"pk": {"S": "INCIDENT#incident"}, "sk": {"S": "RUN"}, "status": {"S": "FAILED"}}
+    aws.dynamodb.put_item(TableName="test-dr-ledger", Item=run)
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match=r"one of the orchestrator's\. Expected an id of its own"):
+        tables.preflight()
+    assert ledger_items(aws.dynamodb) == before
+    assert replace(tables, incident_id="by-hand").preflight()["phase"] == "purge"
+
+
+def test_by_hand_while_an_orchestrator_runs(aws: Aws, tables: Steps) -> None:
+    """A table that the running recovery is not about is purged below functions that it releases; or its lock stays."""
+    orchestrator = aws.start_execution("orchestrator")
+    hold_lock(aws.dynamodb, "ENVIRONMENT", orchestrator, incident="theirs")
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.RecoveryInProgress, match=r"(?=.*'theirs')(?=.*ENVIRONMENT)"):
+        tables.preflight()
+    assert ledger_items(aws.dynamodb) == before
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
+    aws.abort(orchestrator)
+    assert tables.preflight()["phase"] == "purge"
+
+
+def test_by_hand_an_orchestrator_starts_in_the_last_moment(aws: Aws, tables: Steps) -> None:
+    """Both look before either locks: each finds the other's lock free, and both go on."""
+    orchestrator = aws.start_execution("orchestrator")
+
+    def start(**_: Any) -> None:
+        # The first PutItem of the preflight is the table's lock.
+        hold_lock(aws.dynamodb, "ENVIRONMENT", orchestrator, incident="theirs")
+
+    events = runtime.client("dynamodb").meta.events
+    events.register("before-call.dynamodb.PutItem", start)
+    with pytest.raises(errors.RecoveryInProgress, match="ENVIRONMENT"):
+        tables.preflight()
+    assert lock_names(aws.dynamodb) == {"ENVIRONMENT": orchestrator}
+    assert ledger_items(aws.dynamodb, "INCIDENT#") == {}
+
+
+def environment_is_free(aws: Aws, _: Steps) -> None:
+    """No orchestrator runs at all."""
+    aws.dynamodb.delete_item(TableName="test-dr-ledger", Key={"pk": {"S": "LOCK"}, "sk": {"S": "ENVIRONMENT"}})
+
+
+def environment_is_of_another_incident(aws: Aws, child: Steps) -> None:
+    """The parent runs another incident."""
+    assert child.parent
+    hold_lock(aws.dynamodb, "ENVIRONMENT", child.parent, incident="theirs")
+
+
+def environment_is_of_another_execution(aws: Aws, child: Steps) -> None:
+    """Another execution runs this incident."""
+    hold_lock(aws.dynamodb, "ENVIRONMENT", aws.start_execution("another"), incident=child.incident_id)
+
+
+def parent_has_ended(aws: Aws, child: Steps) -> None:
+    """The parent was aborted."""
+    assert child.parent
+    aws.abort(child.parent)
+
+
+@pytest.mark.parametrize(
+    "spoof",
+    [
+        environment_is_free,
+        environment_is_of_another_incident,
+        environment_is_of_another_execution,
+        parent_has_ended,
+    ],
+)
+def test_a_spoofed_parent(aws: Aws, tables: Steps, spoof: Callable[[Aws, Steps], None]) -> None:
+    """By naming any execution as his parent an operator gets past the backup, the locks and the orchestrator."""
+    child = orchestrated(aws, tables)
+    spoof(aws, child)
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="which is no orchestrator that runs incident 'incident' now"):
+        child.preflight()
+    assert ledger_items(aws.dynamodb) == before
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
+
+
+def test_an_execution_is_not_its_own_parent(aws: Aws, tables: Steps) -> None:
+    """A reset by hand passes for its own orchestrator."""
+    with pytest.raises(errors.InvalidRequest, match="no orchestrator"):
+        replace(tables, parent=tables.execution_arn).preflight()
+    assert_untouched(aws, tables)
+
+
+# --- restored sources -------------------------------------------------------------------------------------------------
+
+
+def test_a_source_restored_from_the_destination(aws: Aws, tables: Steps) -> None:
+    """The very table that the recovery restored is refused as its source."""
+    aws.restore(tables.table, "dr-test.genuine", datetime(2026, 11, 20, tzinfo=UTC))
+    assert replace(tables, source="dr-test.genuine").preflight()["sourceTableName"] == "dr-test.genuine"
+
+
+def test_a_source_restored_from_another_table(aws: Aws, tables: Steps) -> None:
+    """Two restored tables with equal keys are mixed up: a table gets another's items, and every digest agrees."""
+    create_table(aws.dynamodb, "test-languages", KEY)
+    aws.restore("test-languages", "dr-test.languages", datetime(2026, 11, 20, tzinfo=UTC))
+    with pytest.raises(errors.InvalidRequest, match=r"restored from test-languages\. Expected a restored table to be"):
+        replace(tables, source="dr-test.languages").preflight()
+    assert_untouched(aws, tables)
+
+
+def test_a_source_restored_from_a_copy_of_a_sensitive_table(aws: Aws, tables: Steps) -> None:
+    """The restore of a restore names its own source only: the sensitive table's data comes in at the second step."""
+    moment = datetime(2026, 11, 20, tzinfo=UTC)
+    create_table(aws.dynamodb, "test-ssn", KEY)
+    aws.restore("test-ssn", "innocent", moment)
+    aws.restore("innocent", "dr-test.twice", moment)
+    with pytest.raises(errors.InvalidRequest, match="was restored from innocent"):
+        replace(tables, source="dr-test.twice").preflight()
     assert_untouched(aws, tables)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handlers import copy_segment, digest_segment, purge_segment, runtime
+from handlers.core.errors import VerificationFailed
 
 from .conftest import Aws
 from .support import Context, Key, Steps, create_table, invoke, ledger_items, make_items, one_page, put_all, scan_all
@@ -62,9 +63,8 @@ def test_many_resumptions(aws: Aws, filled: Steps) -> None:
     source = scan_all(aws.dynamodb, filled.source)
     plan = filled.preflight()
     # At most seven items an invocation.
-    assert filled.purge(plan, one_page) >= 3
+    assert filled.empty(plan, one_page) >= 3
     assert scan_all(aws.dynamodb, filled.table) == []
-    filled.prove_empty(plan)
     assert filled.copy(plan, one_page) >= 3
     assert scan_all(aws.dynamodb, filled.table) == source
     assert filled.digest(plan, one_page) >= 6
@@ -78,6 +78,7 @@ def test_a_page_an_invocation_does_one_page(aws: Aws, steps: Steps, small_pages:
     create_table(aws.dynamodb, steps.table)
     put_all(aws.dynamodb, steps.source, make_items((("id", "S"),), 20))
     plan = Steps(execution_arn=steps.execution_arn, segments=1).preflight()
+    steps.empty(plan)
     event = steps.event(plan, 0)
     answers = [invoke(copy_segment.handler, event, one_page()) for _ in range(4)]
     assert [answer["items"] for answer in answers] == [small_pages, 2 * small_pages, 20, 20]
@@ -91,7 +92,7 @@ def test_a_complete_segment_is_not_worked_on_again(aws: Aws, steps: Steps) -> No
     put_all(aws.dynamodb, steps.source, make_items((("id", "S"),), 5))
     put_all(aws.dynamodb, steps.table, make_items((("id", "S"),), 9))
     plan = steps.preflight()
-    steps.purge(plan)
+    steps.empty(plan)
     steps.copy(plan)
     before = scan_all(aws.dynamodb, steps.table)
     assert len(before) == 5
@@ -105,11 +106,18 @@ def test_a_new_attempt_begins_from_nothing(aws: Aws, steps: Steps) -> None:
     create_table(aws.dynamodb, steps.table)
     put_all(aws.dynamodb, steps.source, make_items((("id", "S"),), 5))
     plan = steps.preflight()
+    steps.empty(plan)
     steps.copy(plan)
     put_all(aws.dynamodb, steps.table, make_items((("id", "S"),), 9, first=50))
-    steps.purge({**plan, "attempt": 2})
+    steps.digest(plan)
+    with pytest.raises(VerificationFailed):
+        steps.verify(plan)
+    plan = steps.preflight()
+    assert (plan["phase"], plan["attempt"]) == ("purge", 2)
+    assert len(scan_all(aws.dynamodb, steps.table)) == 14
+    steps.empty(plan)
     assert scan_all(aws.dynamodb, steps.table) == []
-    steps.copy({**plan, "attempt": 2})
+    steps.copy(plan)
     assert len(scan_all(aws.dynamodb, steps.table)) == 5
 
 
@@ -120,11 +128,11 @@ def test_the_sides_of_the_digest(aws: Aws, steps: Steps) -> None:
     put_all(aws.dynamodb, steps.source, make_items((("id", "S"),), 5))
     put_all(aws.dynamodb, steps.table, make_items((("id", "S"),), 3))
     plan = steps.preflight()
-    event = {**steps.event(plan, 0), "totalSegments": 1, "ttlAttribute": None, "expiryHorizon": 0}
-    assert invoke(digest_segment.handler, {**event, "side": "source"})["items"] == 5
-    assert invoke(digest_segment.handler, {**event, "side": "destination"})["items"] == 3
+    one = {"totalSegments": 1}
+    assert invoke(digest_segment.handler, {**steps.digest_event(plan, "source", 0), **one})["items"] == 5
+    assert invoke(digest_segment.handler, {**steps.digest_event(plan, "destination", 0), **one})["items"] == 3
     with pytest.raises(KeyError):
-        invoke(digest_segment.handler, {**event, "side": "neither"})
+        invoke(digest_segment.handler, {**steps.digest_event(plan, "neither", 0), **one})
 
 
 def test_the_purge_reads_keys_only(aws: Aws, steps: Steps) -> None:

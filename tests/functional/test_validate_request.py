@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from handlers import record_outcome, runtime, unlock, validate_request
+from handlers import record_outcome, runtime, validate_request
 from handlers.core import errors
-from handlers.core.clock import to_iso
+from handlers.core.clock import from_iso, to_iso
 
 from .conftest import Aws
-from .support import LEDGER, FailCalls, KilledError, create_table, invoke, ledger_items, lock_names
+from .support import (
+    LEDGER,
+    FailCalls,
+    KilledError,
+    Steps,
+    create_table,
+    give_up_locks,
+    hold_lock,
+    invoke,
+    ledger_items,
+    lock_names,
+)
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 EARLIEST, LATEST = NOW - timedelta(days=35), NOW - timedelta(minutes=5)
@@ -95,15 +107,10 @@ def test_a_valid_request(protected: Aws) -> None:
         assert table["tableArn"].endswith(f":table/{table['tableName']}")
         assert (table["items"], table["bytes"]) == (0, 0)
     assert plan["temporaryTables"] == [table["restoredTableName"] for table in plan["tables"]]
-    locks = lock_names_of(protected)
+    locks = lock_names(protected.dynamodb)
     assert locks == dict.fromkeys(("ENVIRONMENT", "TABLE#test-languages", "TABLE#test-licenses"), execution)
     run = ledger_items(protected.dynamodb)["INCIDENT#incident", "RUN"]
     assert (run["status"], run["executionArn"]) == ({"S": "RUNNING"}, {"S": execution})
-
-
-def lock_names_of(aws: Aws) -> dict[str, str]:
-    """Locks that an execution owns (the marker of the unfinished incident has no owner)."""
-    return {key[1]: item["owner"]["S"] for key, item in ledger_items(aws.dynamodb, "LOCK").items() if "owner" in item}
 
 
 def test_a_retried_validation_finds_itself(protected: Aws) -> None:
@@ -111,7 +118,7 @@ def test_a_retried_validation_finds_itself(protected: Aws) -> None:
     execution = protected.start_execution("first")
     first = validate(execution)
     second = validate(execution)
-    assert second == {**first, "resumed": True}
+    assert second == {**first, "resumed": True, "settledAt": second["settledAt"]}
 
 
 def test_a_dry_run_changes_nothing(protected: Aws) -> None:
@@ -178,21 +185,24 @@ def test_a_recovery_that_is_running(protected: Aws) -> None:
 def test_a_hard_reset_that_is_running(protected: Aws) -> None:
     """A table that somebody resets by hand is recovered at the same time; or the other locks stay taken."""
     owner = protected.start_execution("by-hand")
-    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "owner": {"S": owner}, "incidentId": {"S": "i"}}
-    protected.dynamodb.put_item(TableName=LEDGER, Item=lock)
+    hold_lock(protected.dynamodb, "TABLE#test-licenses", owner, incident="i")
     with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
         validate(protected.start_execution("first"))
     assert lock_names(protected.dynamodb) == {"TABLE#test-licenses": owner}
-    assert validate(protected.start_execution("second"), request(tables=only("test-languages")))["tables"]
+    # The reset of a table that this recovery is not about: it would end under functions that are released around it.
+    with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
+        validate(protected.start_execution("second"), request(tables=only("test-languages")))
+    assert lock_names(protected.dynamodb) == {"TABLE#test-licenses": owner}
+    protected.abort(owner)
+    assert validate(protected.start_execution("third"), request(tables=only("test-languages")))["tables"]
 
 
 def test_a_lock_that_is_taken_in_the_last_moment(protected: Aws) -> None:
     """Between check and acquisition another execution takes a table: the locks taken before it are kept for ever."""
     owner, execution = protected.start_execution("by-hand"), protected.start_execution("first")
-    lock = {"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}, "owner": {"S": owner}, "incidentId": {"S": "i"}}
 
     def interfere(**_: Any) -> None:
-        protected.dynamodb.put_item(TableName=LEDGER, Item=lock)
+        hold_lock(protected.dynamodb, "TABLE#test-licenses", owner, incident="i")
 
     runtime.client("dynamodb").meta.events.register("before-call.dynamodb.PutItem", interfere)
     with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
@@ -208,7 +218,7 @@ def test_the_locks_of_an_aborted_execution(protected: Aws) -> None:
     protected.abort(first)
     second = protected.start_execution("second")
     assert validate(second)["resumed"] is True
-    assert set(lock_names_of(protected).values()) == {second}
+    assert set(lock_names(protected.dynamodb).values()) == {second}
 
 
 def test_killed_between_locks_and_record(protected: Aws) -> None:
@@ -217,7 +227,7 @@ def test_killed_between_locks_and_record(protected: Aws) -> None:
     fault = FailCalls(runtime.client("dynamodb"), "PutItem", KilledError, lambda call: call == 4)
     with fault, pytest.raises(KilledError):
         validate(first)
-    assert len(lock_names_of(protected)) == 3
+    assert len(lock_names(protected.dynamodb)) == 3
     assert validate(first)["incidentId"] == "incident"
     protected.abort(first)
     assert validate(protected.start_execution("second"))["resumed"] is True
@@ -229,19 +239,19 @@ def test_a_resumption_does_not_need_the_window_any_more(protected: Aws) -> None:
     plan = validate(first)
     fail(protected, first)
     for table in plan["tables"]:
-        create_table(protected.dynamodb, table["restoredTableName"])
+        protected.restore(table["tableName"], table["restoredTableName"], TIME)
         protected.set_pitr_window(table["tableName"], TIME + timedelta(minutes=1), LATEST)
     resumed = validate(protected.start_execution("second"))
-    assert resumed == {**plan, "resumed": True}
+    assert resumed == {**plan, "resumed": True, "settledAt": resumed["settledAt"]}
 
 
-def test_a_first_start_needs_the_window_whatever_tables_there_are(protected: Aws) -> None:
+def test_a_table_that_only_bears_the_name_of_the_restored_one(protected: Aws) -> None:
     """A table that merely bears the name of the restored one is taken for a restore that never happened."""
     plan = validate(protected.start_execution("dry"), request(dryRun=True))
     for table in plan["tables"]:
         create_table(protected.dynamodb, table["restoredTableName"])
         protected.set_pitr_window(table["tableName"], TIME + timedelta(minutes=1), LATEST)
-    with pytest.raises(errors.RestoreTimeOutOfRange):
+    with pytest.raises(errors.InvalidRequest, match="exists, but is not test-languages restored to"):
         validate(protected.start_execution("first"))
     assert ledger_items(protected.dynamodb) == {}
 
@@ -276,8 +286,8 @@ def test_an_incident_that_is_over(protected: Aws) -> None:
     validate(first)
     outcome = {"wholeIncident": True, "incidentId": "incident", "executionArn": first, "error": None, "cause": None}
     assert invoke(record_outcome.handler, outcome)["recorded"] is True
-    invoke(unlock.handler, {"incidentId": "incident", "executionArn": first, "tableName": None})
-    assert lock_names_of(protected) == {}
+    give_up_locks(first)
+    assert lock_names(protected.dynamodb) == {}
     protected.abort(first)
     before = ledger_items(protected.dynamodb)
     with pytest.raises(errors.InvalidRequest, match="Expected an unfinished one"):
@@ -288,7 +298,7 @@ def test_an_incident_that_is_over(protected: Aws) -> None:
 def test_finished_tables_are_left_out(protected: Aws) -> None:
     """A resumption resets a table that is recovered and verified already."""
     first = protected.start_execution("first")
-    validate(first)
+    restored = {table["tableName"]: table["restoredTableName"] for table in validate(first)["tables"]}
     fail(protected, first)
     protected.dynamodb.put_item(
         TableName=LEDGER,
@@ -296,6 +306,7 @@ def test_finished_tables_are_left_out(protected: Aws) -> None:
             "pk": {"S": "INCIDENT#incident"},
             "sk": {"S": "TABLE#test-licenses"},
             "phase": {"S": "verified"},
+            "sourceTableName": {"S": restored["test-licenses"]},
             "summary": {"S": '{"tableName": "test-licenses", "verified": true}'},
         },
     )
@@ -303,3 +314,116 @@ def test_finished_tables_are_left_out(protected: Aws) -> None:
     assert [table["tableName"] for table in plan["tables"]] == ["test-languages"]
     assert plan["finishedTables"] == [{"tableName": "test-licenses", "verified": True}]
     assert len(plan["temporaryTables"]) == 2
+
+
+def by_hand(aws: Aws, incident: str, source: str = "dr-test.by-hand") -> Steps:
+    """A hard reset of test-licenses that was started by hand."""
+    create_table(aws.dynamodb, source)
+    steps = Steps(execution_arn=aws.start_execution("by-hand"), incident_id=incident, source=source)
+    assert steps.preflight()["phase"] == "purge"
+    return steps
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_running_hard_reset_of_a_table_outside_the_recovery(protected: Aws, dry_run: bool) -> None:
+    """Functions are released around a table that is being purged, because the recovery looks at its own tables only."""
+    steps = by_hand(protected, "theirs")
+    before = ledger_items(protected.dynamodb)
+    value = request(tables=only("test-languages"), dryRun=dry_run)
+    with pytest.raises(errors.RecoveryInProgress, match=r"(?=.*'theirs')(?=.*TABLE#test-licenses)"):
+        validate(protected.start_execution("first"), value)
+    assert ledger_items(protected.dynamodb) == before
+    steps.unlock()
+    assert validate(protected.start_execution("second"), value)["tables"]
+
+
+def test_a_hard_reset_that_starts_in_the_last_moment(protected: Aws) -> None:
+    """It locks between the look and the lock: the recovery keeps the environment, or goes on beside it."""
+    owner, execution = protected.start_execution("by-hand"), protected.start_execution("first")
+
+    def interfere(**_: Any) -> None:
+        hold_lock(protected.dynamodb, "TABLE#test-licenses", owner, incident="theirs")
+
+    runtime.client("dynamodb").meta.events.register("before-call.dynamodb.PutItem", interfere)
+    with pytest.raises(errors.RecoveryInProgress, match="TABLE#test-licenses"):
+        validate(execution, request(tables=only("test-languages")))
+    assert lock_names(protected.dynamodb) == {"TABLE#test-licenses": owner}
+    assert ledger_items(protected.dynamodb, "INCIDENT#") == {}
+
+
+@pytest.mark.parametrize("tables", [TABLES, ("test-licenses",), ("test-languages",)], ids=["both", "same", "other"])
+def test_an_incident_that_was_used_by_hand(protected: Aws, tables: tuple[str, ...]) -> None:
+    """A table that was reset from something else counts as recovered to this incident's restore point."""
+    by_hand(protected, "incident").unlock()
+    before = ledger_items(protected.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match=r"hard reset of test-licenses from dr-test\.by-hand. Expected"):
+        validate(protected.start_execution("first"), request(tables=only(*tables)))
+    assert ledger_items(protected.dynamodb) == before
+    assert validate(protected.start_execution("second"), request(incidentId="of-its-own"))["tables"]
+
+
+def another_time(aws: Aws, name: str) -> None:
+    """A restore of this table to a second later."""
+    aws.restore("test-licenses", name, TIME + timedelta(seconds=1))
+
+
+def another_table(aws: Aws, name: str) -> None:
+    """A restore of another table to this time."""
+    aws.restore("test-languages", name, TIME)
+
+
+def no_restore(aws: Aws, name: str) -> None:
+    """A table that somebody made."""
+    create_table(aws.dynamodb, name)
+
+
+@pytest.mark.parametrize("make", [another_time, another_table, no_restore])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_table_in_the_place_of_the_restored_one(
+    protected: Aws, make: Callable[[Aws, str], None], dry_run: bool
+) -> None:
+    """A table is recovered to another time or from another table's items, proven equal, and nobody sees it."""
+    plan = validate(protected.start_execution("look"), request(dryRun=True))
+    (name,) = (table["restoredTableName"] for table in plan["tables"] if table["tableName"] == "test-licenses")
+    make(protected, name)
+    protected.set_pitr_window("test-languages", EARLIEST, LATEST)
+    protected.set_pitr_window("test-licenses", EARLIEST, LATEST)
+    with pytest.raises(errors.InvalidRequest, match="exists, but is not test-licenses restored to"):
+        validate(protected.start_execution("first"), request(dryRun=dry_run))
+    assert ledger_items(protected.dynamodb) == {}
+
+
+def test_a_fresh_recovery_waits_for_nobody(protected: Aws) -> None:
+    """Every recovery begins with sixteen minutes of waiting."""
+    for dry_run in (True, False):
+        plan = validate(protected.start_execution(f"first-{dry_run}"), request(dryRun=dry_run))
+        assert NOW <= from_iso(plan["settledAt"]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("lock", ["ENVIRONMENT", "TABLE#test-languages", "TABLE#test-licenses"])
+def test_any_lock_that_was_taken_over_has_to_settle(protected: Aws, lock: str) -> None:
+    """A stray worker of an aborted execution, or of a child of it, is still at work when the recovery freezes."""
+    owner = protected.start_execution("aborted")
+    hold_lock(protected.dynamodb, lock, owner, incident="theirs")
+    protected.abort(owner)
+    stopped = protected.stepfunctions.describe_execution(executionArn=owner)["stopDate"]
+    execution = protected.start_execution("first")
+    settled_at = validate(execution)["settledAt"]
+    assert settled_at == to_iso(stopped + timedelta(seconds=960))
+    kept = {key[1]: item.get("settledAt") for key, item in ledger_items(protected.dynamodb, "LOCK").items()}
+    assert kept[lock] == {"S": settled_at}
+    assert validate(execution)["settledAt"] == settled_at  # a retried invocation waits as long
+
+
+def test_the_latest_of_all_taken_over_locks_counts(protected: Aws) -> None:
+    """The wait ends with the first lock's workers, and another table's are still alive."""
+    late = to_iso(NOW + timedelta(hours=1))
+    owner = protected.start_execution("aborted")
+    hold_lock(protected.dynamodb, "ENVIRONMENT", owner)
+    hold_lock(protected.dynamodb, "TABLE#test-languages", owner, settled_at=late)
+    hold_lock(protected.dynamodb, "TABLE#test-licenses", owner)
+    protected.abort(owner)
+    first = protected.start_execution("first")
+    assert validate(first)["settledAt"] == late
+    protected.abort(first)
+    assert validate(protected.start_execution("second"))["settledAt"] == late

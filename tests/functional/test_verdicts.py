@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +13,24 @@ from handlers import runtime
 from handlers.core.errors import DestinationNotEmpty, InvalidRequest, VerificationFailed
 
 from .conftest import Aws
-from .support import Item, Steps, create_table, ledger_items, make_items, one_page, put_all, scan_all
+from .support import (
+    FailCalls,
+    Item,
+    Steps,
+    checkpoints,
+    create_table,
+    ledger_items,
+    make_items,
+    one_page,
+    put_all,
+    scan_all,
+    throttling,
+)
 
 KEY = (("country", "S"), ("code", "N"))
 ITEMS = 12
-HORIZON = 1_800_000_000
+NOW = int(time.time())
+HORIZON = NOW + 6 * 3600
 YEAR = 365 * 86_400
 
 
@@ -26,8 +41,7 @@ def copied(aws: Aws, steps: Steps) -> Any:
     create_table(aws.dynamodb, steps.table, KEY)
     put_all(aws.dynamodb, steps.source, make_items(KEY, ITEMS))
     plan = steps.preflight()
-    steps.purge(plan)
-    steps.prove_empty(plan)
+    steps.empty(plan)
     steps.copy(plan)
     assert len(scan_all(aws.dynamodb, steps.table)) == ITEMS
     return plan
@@ -217,8 +231,11 @@ def test_a_reset_that_never_began_is_not_verified(aws: Aws, steps: Steps) -> Non
 
 
 def ttl_items() -> tuple[list[Item], list[Item]]:
-    """(expiring, lasting) items by the attribute ``ttl``, around the horizon and the five years' limit."""
-    expiring = [str(HORIZON - 1), str(HORIZON - 3600), str(HORIZON - 4 * YEAR), f"{HORIZON - 2}.5"]
+    """(expiring, lasting) items by the attribute ``ttl``, around the horizon and the five years' limit.
+
+    The first two of the expiring ones have expired.
+    """
+    expiring = [str(HORIZON - 4 * YEAR), f"{NOW - 60}.5", str(HORIZON - 1), str(HORIZON - 3600)]
     lasting: list[dict[str, Any]] = [
         {"N": str(HORIZON)},
         {"N": str(HORIZON + 1)},
@@ -251,36 +268,131 @@ def with_ttl(aws: Aws, steps: Steps) -> Any:
     assert put_all(aws.dynamodb, steps.source, [*expiring, *lasting]) == 14
     plan = steps.preflight()
     assert plan["ttlAttribute"] == "ttl"
-    steps.purge(plan)
+    steps.empty(plan)
     steps.copy(plan)
     return plan
 
 
-def test_expiring_items_are_counted_apart(steps: Steps, with_ttl: Any) -> None:
+def delete(aws: Aws, table: str, item: Item) -> None:
+    """Delete an item that is there."""
+    answer = aws.dynamodb.delete_item(
+        TableName=table, Key={name: item[name] for name, _ in KEY}, ReturnValues="ALL_OLD"
+    )
+    assert answer["Attributes"] == item
+
+
+def counted(aws: Aws, side: str) -> dict[str, int]:
+    """What the digests of one side counted, over all segments."""
+    names = ("items", "expiring", "expired", "different")
+    found = list(checkpoints(aws.dynamodb, f"verify-{side}"))
+    return {name: sum(int(item[name]["N"]) for item in found) for name in names}
+
+
+def test_expiring_items_are_compared_one_by_one(aws: Aws, steps: Steps, with_ttl: Any) -> None:
     """Items that TTL may delete at any moment fail a good recovery, or are left out without a word."""
     expiring, lasting = ttl_items()
     steps.digest(with_ttl, horizon=HORIZON)
     summary = steps.verify(with_ttl)
-    assert summary["verifiedItems"] == len(lasting)
-    assert summary["expiredItems"] == {"source": len(expiring), "destination": len(expiring)}
+    assert summary["verifiedItems"] == len(expiring) + len(lasting)
+    assert summary["expiredItems"] == 0
     assert summary["copiedItems"] == len(expiring) + len(lasting)
+    both = {"items": len(lasting), "expiring": len(expiring), "expired": 0, "different": 0}
+    assert counted(aws, "source") == counted(aws, "destination") == both
 
 
-def test_ttl_may_take_expiring_items_away(aws: Aws, steps: Steps, with_ttl: Any) -> None:
+def test_ttl_may_take_expired_items_away(aws: Aws, steps: Steps, with_ttl: Any) -> None:
     """TTL deletes an item between copy and verification, as it should: a good recovery fails, again and again."""
-    expiring, _ = ttl_items()
+    expiring, lasting = ttl_items()
     for item in expiring[:2]:
-        aws.dynamodb.delete_item(TableName=steps.table, Key={name: item[name] for name, _ in KEY})
+        delete(aws, steps.table, item)
     steps.digest(with_ttl, one_page, horizon=HORIZON)
-    assert steps.verify(with_ttl)["expiredItems"] == {"source": 4, "destination": 2}
+    summary = steps.verify(with_ttl)
+    assert summary["expiredItems"] == 2
+    assert summary["verifiedItems"] == len(lasting) + 2
+    assert counted(aws, "source") == {"items": len(lasting), "expiring": 2, "expired": 2, "different": 0}
+    assert counted(aws, "destination") == {"items": len(lasting), "expiring": 2, "expired": 0, "different": 0}
 
 
-def test_more_expiring_items_than_copied_fail(aws: Aws, steps: Steps, with_ttl: Any) -> None:
+def assert_different(aws: Aws, steps: Steps, plan: Any, *, source: int, destination: int) -> None:
+    """The verification fails by its comparison one by one, which finds so many on each side."""
+    steps.digest(plan, horizon=HORIZON)
+    assert (counted(aws, "source")["different"], counted(aws, "destination")["different"]) == (source, destination)
+    with pytest.raises(VerificationFailed, match=f"{source + destination} of the items that expire soon differ"):
+        steps.verify(plan)
+    assert record(aws, steps)["phase"] == {"S": "purge"}
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_ttl_takes_nothing_before_its_time(aws: Aws, steps: Steps, with_ttl: Any, index: int) -> None:
+    """An item that expires in an hour was lost by the copy, and passes for one that TTL has deleted."""
+    delete(aws, steps.table, ttl_items()[0][index])
+    assert_different(aws, steps, with_ttl, source=1, destination=0)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_corrupted_item_that_expires_soon(aws: Aws, steps: Steps, with_ttl: Any, index: int) -> None:
+    """Sessions and tokens are damaged, every count agrees, and no digest covers them."""
+    put_all(aws.dynamodb, steps.table, [{**ttl_items()[0][index], "value": {"S": "corrupted"}}])
+    assert len(scan_all(aws.dynamodb, steps.table)) == len(scan_all(aws.dynamodb, steps.source))
+    assert_different(aws, steps, with_ttl, source=1, destination=1)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_an_extra_item_that_expires_soon(aws: Aws, steps: Steps, with_ttl: Any, index: int) -> None:
     """TTL never adds an item: one that is there without being in the source was written by somebody."""
-    put_all(aws.dynamodb, steps.table, [{**ttl_items()[0][0], "country": {"S": "new"}}])
-    steps.digest(with_ttl, horizon=HORIZON)
-    with pytest.raises(VerificationFailed):
-        steps.verify(with_ttl)
+    put_all(aws.dynamodb, steps.table, [{**ttl_items()[0][index], "country": {"S": "new"}}])
+    assert_different(aws, steps, with_ttl, source=0, destination=1)
+
+
+def test_an_extra_item_does_not_make_up_for_an_expired_one(aws: Aws, steps: Steps, with_ttl: Any) -> None:
+    """One item was deleted by TTL and another one written by somebody: the counts of both sides agree."""
+    expired = ttl_items()[0][0]
+    delete(aws, steps.table, expired)
+    put_all(aws.dynamodb, steps.table, [{**expired, "country": {"S": "new"}}])
+    assert_different(aws, steps, with_ttl, source=0, destination=1)
+
+
+@pytest.mark.parametrize("side", ["source", "table"])
+def test_an_item_whose_expiry_was_changed(aws: Aws, steps: Steps, with_ttl: Any, side: str) -> None:
+    """A lasting item is given an expiry in the past: TTL will delete it, and the verification looks past it."""
+    put_all(aws.dynamodb, getattr(steps, side), [{**ttl_items()[1][0], "ttl": {"N": str(NOW - 60)}}])
+    here, there = (1, 0) if side == "source" else (0, 1)
+    assert_different(aws, steps, with_ttl, source=here, destination=there)
+
+
+def test_an_expired_item_that_the_source_lacks_is_an_extra_one(aws: Aws, steps: Steps, with_ttl: Any) -> None:
+    """The leave that TTL has to delete from the table is taken for one to delete from the restored table."""
+    delete(aws, steps.source, ttl_items()[0][0])
+    assert_different(aws, steps, with_ttl, source=0, destination=1)
+
+
+def test_more_expiring_items_than_one_call_reads(aws: Aws, steps: Steps) -> None:
+    """Beyond the hundred items of one BatchGetItem none is compared, or the verification crashes for ever."""
+    ttl = {"ttl": {"N": str(HORIZON - 1)}}
+    for name in (steps.source, steps.table):
+        create_table(aws.dynamodb, name, KEY)
+    put_all(aws.dynamodb, steps.source, [{**item, **ttl} for item in make_items(KEY, 230, rich=False)])
+    aws.dynamodb.update_time_to_live(
+        TableName=steps.table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
+    )
+    one = dataclasses.replace(steps, segments=1)
+    plan = one.preflight()
+    one.empty(plan)
+    one.copy(plan)
+    one.digest(plan, horizon=HORIZON)
+    assert one.verify(plan)["verifiedItems"] == 230
+    assert counted(aws, "source")["expiring"] == counted(aws, "destination")["expiring"] == 230
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_the_comparison_is_throttled(aws: Aws, steps: Steps, with_ttl: Any, side: str) -> None:
+    """Throttled reads of the other side count as absent items, or end the recovery."""
+    client = runtime.data_client()
+    with FailCalls(client, "BatchGetItem", lambda: throttling("BatchGetItem"), lambda call: call % 3 != 0) as fault:
+        steps.digest(with_ttl, horizon=HORIZON)
+    assert fault.failed
+    both = {"items": len(ttl_items()[1]), "expiring": 4, "expired": 0, "different": 0}
+    assert counted(aws, side) == both
 
 
 @pytest.mark.parametrize("index", [0, 2, 5, 9])
@@ -301,4 +413,5 @@ def test_without_ttl_nothing_expires(aws: Aws, steps: Steps) -> None:
     put_all(aws.dynamodb, steps.source, [*expiring, *lasting])
     summary = steps.run()
     assert summary["verifiedItems"] == len(expiring) + len(lasting)
-    assert summary["expiredItems"] == {"source": 0, "destination": 0}
+    assert summary["expiredItems"] == 0
+    assert counted(aws, "source")["expiring"] == 0

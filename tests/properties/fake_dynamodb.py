@@ -127,6 +127,29 @@ class FakeDynamoDB:
         self.after("BatchWriteItem")
         return {"UnprocessedItems": left, "ConsumedCapacity": [{"CapacityUnits": 1.0}]}
 
+    def batch_get_item(
+        self,
+        *,
+        RequestItems: Mapping[str, Any],  # noqa: N803
+        ReturnConsumedCapacity: str,  # noqa: N803
+    ) -> dict[str, Any]:
+        """Some of the items that exist, in an order of its own; the others' keys come back unprocessed."""
+        self.before("BatchGetItem")
+        assert ReturnConsumedCapacity == "TOTAL"
+        found: dict[str, list[Item]] = {}
+        left: dict[str, Any] = {}
+        for name, wanted in RequestItems.items():
+            table, keys = self.tables[name], wanted["Keys"]
+            assert wanted["ConsistentRead"]
+            assert 1 <= len(keys) <= 100
+            assert len({table.identity(key) for key in keys}) == len(keys)
+            later = [key for key in keys if self.unprocessed()]
+            now = [table.identity(key) for key in reversed(keys) if key not in later]
+            found[name] = [copy.deepcopy(table.items[key]) for key in now if key in table.items]
+            if later:
+                left[name] = {**wanted, "Keys": later}
+        return {"Responses": found, "UnprocessedKeys": left, "ConsumedCapacity": [{"CapacityUnits": 0.5}]}
+
     # --- what the ledger uses -----------------------------------------------------------------------------------------
 
     def get_item(self, *, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803

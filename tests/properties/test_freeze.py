@@ -38,7 +38,7 @@ mappings = st.dictionaries(
     st.builds(FakeMapping, function=st.sampled_from(NAMES), enabled=st.booleans()),
 )
 # After how many calls each invocation dies; those past the end of the list live.
-deaths = st.lists(st.integers(min_value=1, max_value=25), max_size=4)
+deaths = st.lists(st.integers(min_value=1, max_value=35), max_size=4)
 
 
 class World:
@@ -56,7 +56,10 @@ class World:
             raise StoppedError
 
     def freezer(self, execution: str, incident: str = "i") -> Freezer:
-        """The code under test, over the stand-ins."""
+        """The code under test, over the stand-ins. From now on its execution holds the environment."""
+        self.dynamodb.tables["ledger"].put(
+            {"pk": {"S": "LOCK"}, "sk": {"S": "ENVIRONMENT"}, "owner": {"S": execution}, "incidentId": {"S": incident}}
+        )
         client: Any = self.functions
         tagging: Any = FakeTagging(self.functions.functions)
         ledger: Any = self.dynamodb
@@ -155,7 +158,7 @@ def test_an_execution_may_freeze_again(
 @given(
     functions=functions,
     mappings=mappings,
-    stops=st.lists(st.integers(min_value=1, max_value=30), min_size=1, max_size=4),
+    stops=st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=4),
     incidents=st.lists(st.sampled_from(["i", "j"]), min_size=4, max_size=4),
 )
 def test_any_number_of_unfinished_freezes_is_undone(
@@ -174,7 +177,43 @@ def test_any_number_of_unfinished_freezes_is_undone(
 
 
 @few
-@given(functions=functions, mappings=mappings, deleted=st.sets(st.sampled_from(NAMES)), at=st.integers(1, 30))
+@given(
+    functions=functions,
+    mappings=mappings,
+    freezing=deaths,
+    again=deaths,
+    releasing=deaths,
+    by_hand=st.dictionaries(st.sampled_from(NAMES), st.one_of(st.none(), st.integers(min_value=1, max_value=9))),
+    freezes=st.integers(min_value=1, max_value=2),
+)
+def test_settings_made_by_hand_during_the_freeze_survive(
+    functions: dict[str, FakeFunction],
+    mappings: dict[str, FakeMapping],
+    freezing: list[int],
+    again: list[int],
+    releasing: list[int],
+    by_hand: dict[str, int | None],
+    freezes: int,
+) -> None:
+    """The release overwrites what an operator or a deployment has set since, wherever it or a freeze died."""
+    world = World(functions, mappings)
+    reserved, enabled = world.functions.settings()
+    freezer = world.freezer("e1")
+    world.until_complete(lambda: freezer.freeze(SELECTION, enough()), freezing)
+    by_hand = {name: value for name, value in by_hand.items() if name in reserved}
+    for name, value in by_hand.items():
+        world.functions.functions[name].reserved = value
+    if freezes == 2:
+        freezer = world.freezer("e2")
+        world.until_complete(lambda: freezer.freeze(SELECTION, enough()), again)
+        now = world.functions.settings()[0]
+        assert {name for name, value in now.items() if value == 0} >= world.selected()
+    world.until_complete(lambda: freezer.release(enough()), releasing)
+    assert world.functions.settings() == ({**reserved, **by_hand}, enabled)
+
+
+@few
+@given(functions=functions, mappings=mappings, deleted=st.sets(st.sampled_from(NAMES)), at=st.integers(1, 40))
 def test_functions_that_disappear_do_not_matter(
     functions: dict[str, FakeFunction], mappings: dict[str, FakeMapping], deleted: set[str], at: int
 ) -> None:

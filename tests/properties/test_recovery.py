@@ -6,11 +6,13 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,15 +20,18 @@ from handlers.core import engine
 from handlers.core.clock import Deadline
 from handlers.core.digest import digest_items
 from handlers.core.engine import BatchWriter, Copy, Digest, Engine, Phase, Purge
-from handlers.core.errors import CapacityExhausted
-from handlers.core.ledger import Checkpoint, Ledger, SegmentId
+from handlers.core.errors import CapacityExhausted, VerificationFailed
+from handlers.core.hard_reset import HardReset
+from handlers.core.ledger import Checkpoint, Ledger, PageResult, SegmentId
 
 from .fake_dynamodb import FakeDynamoDB, FakeTable, StoppedError, refuse
-from .profile import few
+from .profile import few, many
 from .strategies import KEY, Item, tables
 
 pages = st.integers(min_value=1, max_value=9)
 segment_counts = st.integers(min_value=1, max_value=5)
+NOW = 1_795_000_000
+HORIZON = NOW + 6 * 3600
 
 
 class Serial(Executor):
@@ -56,6 +61,7 @@ class World:
     source: list[Item]
     damaged: list[Item]
     tick: float = 1.0
+    ttl_attribute: str | None = None
     dynamodb: FakeDynamoDB = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,12 +83,29 @@ class World:
         phases: dict[str, Phase] = {
             "purge": Purge(writer=writer, key_names=KEY),
             "copy": Copy(source_table_name="source", writer=writer),
-            "verify-source": Digest(table_name="source"),
-            "verify-destination": Digest(table_name="destination"),
+            "verify-source": self.digest("source", "destination"),
+            "verify-destination": self.digest("destination", "source"),
         }
         return phases[name]
 
-    def work(self, phase: str, segment: int, total: int, deadline: Deadline) -> Checkpoint:
+    def digest(self, side: str, other: str) -> Digest:
+        """The digest of one side."""
+        client: Any = self.dynamodb
+        return Digest(
+            dynamodb=client,
+            table_name=side,
+            other_table_name=other,
+            key_names=KEY,
+            may_be_absent=side == "source",
+            ttl_attribute=self.ttl_attribute,
+            expiry_horizon=HORIZON,
+            clock=lambda: datetime.fromtimestamp(NOW, UTC),
+            sleep=no_sleep,
+        )
+
+    def work(
+        self, phase: str, segment: int, total: int, deadline: Deadline, guard: Callable[[], None] = lambda: None
+    ) -> Checkpoint:
         """One invocation of a worker."""
         client: Any = self.dynamodb
         ticks = itertools.count()
@@ -94,7 +117,7 @@ class World:
             monotonic=lambda: next(ticks) * self.tick,
         )
         identity = SegmentId(incident_id="i", table_name="t", phase=phase, generation=1, segment=segment)
-        return worker.run(identity, total, self.phase(phase), deadline)
+        return worker.run(identity, total, self.phase(phase), deadline, guard)
 
     def finish(self, phase: str, total: int, deadline: Callable[[], Deadline]) -> int:
         """Work on every segment until it is complete, through stops and exhausted capacity; returns the items."""
@@ -144,8 +167,8 @@ def test_segments_cover_every_item_exactly_once(items: list[Item], total: int, s
     with page_size(size):
         assert world.finish("verify-source", total, always) == len(items)
     totals = world.totals("verify-source")
-    assert (totals.complete_segments, totals.items) == (total, len(items))
-    assert totals.digest == digest_items(items)
+    assert (totals.complete_segments, totals.result.items) == (total, len(items))
+    assert totals.result.digest == digest_items(items)
 
 
 @few
@@ -185,7 +208,7 @@ def test_stopping_after_any_page_equals_one_run(
         assert world.finish("copy", total, deadline) == len(source)
         assert world.content("destination") == world.content("source")
         assert world.finish("verify-destination", total, deadline) == len(source)
-    assert world.totals("verify-destination").digest == digest_items(source)
+    assert world.totals("verify-destination").result.digest == digest_items(source)
 
 
 @few
@@ -227,4 +250,123 @@ def test_interruptions_anywhere_lose_nothing(
     assert troubles
     world.dynamodb.before = lambda _: None
     totals = world.totals("verify-source")
-    assert (totals.items, totals.digest) == (len(source), digest_items(source))
+    assert (totals.result.items, totals.result.digest) == (len(source), digest_items(source))
+
+
+@few
+@given(source=tables(min_size=1), damaged=tables(min_size=1), size=pages, allowed=st.integers(min_value=0, max_value=6))
+def test_nothing_is_touched_once_the_guard_has_spoken(
+    source: list[Item], damaged: list[Item], size: int, allowed: int
+) -> None:
+    """The fence is looked at once an invocation rather than before every page, or after the page's work."""
+    for phase, items in (("purge", damaged), ("copy", source)):
+        world, looks = World(source, damaged if phase == "purge" else []), iter(range(10**6))
+
+        def guard(looks: Iterator[int] = looks) -> None:
+            if next(looks) >= allowed:
+                raise StoppedError
+
+        with page_size(size), suppress(StoppedError):
+            world.work(phase, 0, 1, always(), guard)
+        done = min(allowed * size, len(items))
+        assert len(world.content("destination")) == (len(damaged) - done if phase == "purge" else done)
+
+
+moments = st.sampled_from(
+    [None, HORIZON + 5, HORIZON, HORIZON - 1, NOW + 60, NOW, NOW - 1, NOW - 86_400, NOW - 6 * 366 * 86_400, 0]
+)
+
+
+def _expiry(item: Item) -> int | None:
+    return int(item["ttl"]["N"]) if "ttl" in item else None
+
+
+@many
+@given(
+    items=tables(min_size=1),
+    moments=st.lists(moments, min_size=30, max_size=30),
+    dropped=st.sets(st.integers(min_value=0, max_value=29), max_size=4),
+    corrupted=st.sets(st.integers(min_value=0, max_value=29), max_size=1),
+    added=st.lists(moments, max_size=1),
+    total=segment_counts,
+    size=pages,
+    seed=st.integers(min_value=0),
+)
+def test_the_verdict_allows_what_ttl_does_and_nothing_else(
+    items: list[Item],
+    moments: list[int | None],
+    dropped: set[int],
+    corrupted: set[int],
+    added: list[int | None],
+    total: int,
+    size: int,
+    seed: int,
+) -> None:
+    """An item that expires soon is lost, changed or added, and the verdict is good; or TTL's own work makes it bad."""
+
+    def timed(item: Item, moment: int | None) -> Item:
+        return item if moment is None else {**item, "ttl": {"N": str(moment)}}
+
+    source = [timed(item, moment) for item, moment in zip(items, moments, strict=False)]
+    corrupted = {index for index in corrupted if index < len(source)} - dropped
+    dropped = {index for index in dropped if index < len(source)}
+    left = [
+        {**item, "a": {"S": "corrupted"}} if index in corrupted else item
+        for index, item in enumerate(source)
+        if index not in dropped
+    ]
+    extra = [timed({"id": {"S": "extra"}, "sort": {"N": str(number)}}, moment) for number, moment in enumerate(added)]
+    world, chance = World(source, [*left, *extra], ttl_attribute="ttl"), random.Random(seed)
+    world.dynamodb.unprocessed = lambda: chance.random() < 0.2
+    # What DynamoDB itself deletes: expired, but not more than five years ago.
+    gone = {index for index in dropped if NOW - 5 * 365 * 86_400 < (_expiry(source[index]) or NOW) < NOW}
+    good = not corrupted and not extra and gone == dropped
+    with page_size(size):
+        world.finish("verify-source", total, always)
+        world.finish("verify-destination", total, always)
+    client: Any = world.dynamodb
+    ledger = Ledger(client, "ledger")
+    ledger.create(
+        "INCIDENT#i",
+        "TABLE#t",
+        {"phase": "copy", "attempt": 1, "verification": 1, "segments": total, "startedAt": "2026-11-20T00:00:00Z"},
+    )
+    reset = HardReset(ledger=ledger, clock=lambda: datetime.fromtimestamp(NOW, UTC), incident_id="i", table_name="t")
+    if good:
+        summary = reset.verify()
+        assert (summary["verifiedItems"], summary["expiredItems"]) == (len(source) - len(gone), len(gone))
+    else:
+        with pytest.raises(VerificationFailed):
+            reset.verify()
+
+
+@few
+@given(
+    counts=st.lists(st.integers(min_value=0, max_value=10**12), min_size=4, max_size=4),
+    units=st.lists(st.integers(min_value=0, max_value=10**9).map(lambda halves: halves / 2), min_size=2, max_size=2),
+    digest=st.integers(min_value=0, max_value=2**256 - 1),
+    cursor=st.one_of(st.none(), st.just({"id": {"B": b"\xff"}, "sort": {"N": "1"}})),
+)
+def test_a_checkpoint_is_read_as_it_was_saved(
+    counts: list[int], units: list[float], digest: int, cursor: Item | None
+) -> None:
+    """A count is dropped on its way through the ledger: items that differ are forgotten by the next invocation."""
+    items, expiring, expired, different = counts
+    result = PageResult(
+        items=items,
+        expiring=expiring,
+        expired=expired,
+        different=different,
+        read_units=units[0],
+        write_units=units[1],
+        digest=digest,
+    )
+    client: Any = FakeDynamoDB({"ledger": FakeTable(("pk", "sk"))})
+    ledger = Ledger(client, "ledger")
+    segment = SegmentId(incident_id="i", table_name="t", phase="verify-source", generation=1, segment=0)
+    saved = ledger.save_checkpoint(segment, ledger.load_checkpoint(segment).advance(cursor, result))
+    assert ledger.load_checkpoint(segment) == saved
+    assert (saved.result, saved.cursor, saved.complete) == (result, cursor, cursor is None)
+    twice = ledger.save_checkpoint(segment, saved.advance(None, result))
+    assert (twice.result.different, twice.result.expired) == (2 * different, 2 * expired)
+    assert (twice.result.expiring, twice.items) == (2 * expiring, 2 * items)

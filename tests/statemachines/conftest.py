@@ -105,7 +105,8 @@ class Deployed:
     def locks(self) -> list[str]:
         """Locks that are held."""
         answer = self.client("dynamodb").scan(TableName=self.outputs["ledgerTableName"], ConsistentRead=True)
-        return [entry["sk"]["S"] for entry in answer["Items"] if entry["pk"]["S"] == "LOCK" and "owner" in entry]
+        locks = [entry for entry in answer["Items"] if entry["pk"]["S"] == "LOCK" and "owner" in entry]
+        return [lock["sk"]["S"] for lock in locks if lock["owner"]["S"] != "nobody"]
 
     def start(self, machine: str, request: Any) -> str:
         """Start an execution; ``request`` is JSON text, or a value to be written as such. Returns its ARN."""

@@ -113,3 +113,23 @@ def test_a_very_long_cause_is_cut() -> None:
 def test_the_name_is_never_empty(cause: str) -> None:
     """A failure without a name is recorded as a success, and the functions are released on half-restored tables."""
     assert explain("States.TaskFailed", cause)[0]
+
+
+def test_a_surprise_is_introduced_as_one() -> None:
+    """An error of AWS's or of Python's reaches the operator as three words, without what to do."""
+    error, cause = explain("KeyError", lambda_failure("KeyError", "'segments'."))
+    assert error == "KeyError"
+    assert cause.startswith("The recovery met an unexpected KeyError: 'segments'. Expected no error in this step.")
+    assert "start the same incident again" in cause
+
+
+@pytest.mark.parametrize("name", ["StaleWorker", "FreezeIncomplete", "ReleaseIncomplete", "CheckpointConflict"])
+def test_a_named_error_speaks_for_itself(name: str) -> None:
+    """A sentence that says what to do is called unexpected, and followed by another that says something else."""
+    assert explain(name, lambda_failure(name, SENTENCE)) == (name, SENTENCE)
+
+
+def test_what_was_explained_is_not_explained_again() -> None:
+    """The orchestrator explains what its child has explained: the advice stands there twice."""
+    error, cause = explain("KeyError", lambda_failure("KeyError", "'segments'"))
+    assert explain("States.TaskFailed", child_failure(error, cause)) == (error, cause)
