@@ -10,7 +10,7 @@ import pytest
 from localaws import practice
 from localaws.server import EmbeddedAws
 
-FORGET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY"
+FORGET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_DEFAULT_REGION ORCHESTRATOR"
 
 
 @pytest.fixture
