@@ -12,6 +12,7 @@ from .leaves import (
     EXECUTION_ARN,
     FAIL,
     FAILURE,
+    HANDLED_FAILURE,
     INCIDENT_ID,
     PICK_FIRST_FAILURE,
     Definition,
@@ -21,6 +22,7 @@ from .leaves import (
     create_backup,
     lambda_task,
     no_failures,
+    record_failure_payload,
 )
 
 # Two workers that meet on one segment settle it by trying again from the newest checkpoint.
@@ -210,17 +212,17 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Pick the first failure": PICK_FIRST_FAILURE,
             "Record the failure": lambda_task(
                 functions["record-outcome"],
-                _RECORD_FAILURE,
+                record_failure_payload(whole_incident=False),
                 next_state="Unlock after the failure",
                 on_failure="Unlock after the failure",
-                failure_output=_INPUT_FAILURE,
+                failure_output=HANDLED_FAILURE,
             ),
             "Record the failure of a Map": lambda_task(
                 functions["record-outcome"],
-                _RECORD_FAILURE,
+                record_failure_payload(whole_incident=False),
                 next_state="Fail",
                 on_failure="Fail",
-                failure_output=_INPUT_FAILURE,
+                failure_output=HANDLED_FAILURE,
             ),
             "Unlock after the failure": lambda_task(
                 functions["unlock"],
@@ -230,10 +232,10 @@ def hard_reset(config: HardResetConfig) -> Definition:
                     "tableName": name,
                     "orchestratorExecutionArn": _PARENT,
                 },
-                output=_INPUT_FAILURE,
+                output=HANDLED_FAILURE,
                 next_state="Fail",
                 on_failure="Fail",
-                failure_output=_INPUT_FAILURE,
+                failure_output=HANDLED_FAILURE,
             ),
             "Fail": FAIL,
         },
@@ -245,17 +247,6 @@ _PARENT = (
     "? $states.context.Execution.Input.orchestratorExecutionArn : null %}"
 )
 """The orchestrator's execution that started this one, or null."""
-
-_INPUT_FAILURE: Definition = {"error": "{% $states.input.error %}", "cause": "{% $states.input.cause %}"}
-"""The failure that is being handled, kept when handling it fails."""
-
-_RECORD_FAILURE: Definition = {
-    "wholeIncident": False,
-    "incidentId": INCIDENT_ID,
-    "executionArn": EXECUTION_ARN,
-    "error": "{% $states.input.error %}",
-    "cause": "{% $states.input.cause %}",
-}
 
 _SEGMENT: Definition = {
     "segment": "{% $states.context.Map.Item.Value %}",

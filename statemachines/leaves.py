@@ -28,6 +28,20 @@ FAILURE: Definition = {"error": "{% $states.errorOutput.Error %}", "cause": "{% 
 """A caught error as the failure states take it."""
 
 
+HANDLED_FAILURE: Definition = {"error": "{% $states.input.error %}", "cause": "{% $states.input.cause %}"}
+"""The failure that is being handled, kept when handling it fails."""
+
+
+def record_failure_payload(*, whole_incident: bool) -> Definition:
+    """What record-outcome gets of the failure that is being handled."""
+    return {
+        "wholeIncident": whole_incident,
+        "incidentId": INCIDENT_ID,
+        "executionArn": EXECUTION_ARN,
+        **HANDLED_FAILURE,
+    }
+
+
 def aws_retry(*specific: Definition) -> list[Definition]:
     """Retry of every task: errors that have a name are final, everything else may pass.
 

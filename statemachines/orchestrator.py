@@ -13,6 +13,7 @@ from .leaves import (
     EXECUTION_ARN,
     FAIL,
     FAILURE,
+    HANDLED_FAILURE,
     INCIDENT_ID,
     PICK_FIRST_FAILURE,
     Definition,
@@ -23,6 +24,7 @@ from .leaves import (
     create_backup,
     lambda_task,
     no_failures,
+    record_failure_payload,
 )
 
 # 95 % of restores end within an hour; ten hours were seen. At one look a minute a day's restore stays below 13,000 of
@@ -231,17 +233,11 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
             "Pick the first failure": PICK_FIRST_FAILURE,
             "Record the failure": lambda_task(
                 functions["record-outcome"],
-                {
-                    "wholeIncident": True,
-                    "incidentId": INCIDENT_ID,
-                    "executionArn": EXECUTION_ARN,
-                    "error": "{% $states.input.error %}",
-                    "cause": "{% $states.input.cause %}",
-                },
+                record_failure_payload(whole_incident=True),
                 assign={"failure": "{% $states.result.Payload %}"},
                 next_state="Had the work begun?",
                 on_failure="Keep the failure as it is",
-                failure_output={"error": "{% $states.input.error %}", "cause": "{% $states.input.cause %}"},
+                failure_output=HANDLED_FAILURE,
             ),
             "Keep the failure as it is": {
                 "Type": "Pass",
