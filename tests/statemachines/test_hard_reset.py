@@ -10,7 +10,7 @@ import pytest
 from .conftest import TABLES, Deployed, create_table, deployed_stack
 
 TABLE = "local-licenses"
-ITEMS = 8000
+ITEMS = 10_000
 SECONDS = 2  # the workers' Lambda timeout: with its reserve, some 1.6 s of work an invocation
 
 
@@ -45,11 +45,12 @@ def test_many_resumptions_lose_and_double_nothing(impatient: Deployed) -> None:
     output = json.loads(ended["output"])
     assert (output["purgedItems"], output["copiedItems"], output["verifiedItems"]) == (1000, ITEMS, ITEMS)
     assert impatient.items(TABLE) == good
-    for worker in ("copy-segment", "digest-segment"):
+    # How many resumptions it takes depends on the machine (about four here); tests/functional/test_segments.py has one a
+    # page. Each phase has one segment a side, so one invocation a side would be none at all.
+    for worker, sides in (("copy-segment", 1), ("digest-segment", 2)):
         log = impatient.client("logs").filter_log_events(logGroupName=f"/aws/lambda/local-dr-{worker}")["events"]
         invocations = [event for event in log if event["message"].startswith("REPORT")]
-        # One copy and two digests would be no resumption at all.
-        assert len(invocations) > 3, worker
+        assert len(invocations) > sides, worker
 
 
 def test_a_reset_needs_nothing_but_its_input(impatient: Deployed) -> None:
