@@ -45,7 +45,7 @@ def test_many_resumptions_lose_and_double_nothing(impatient: Deployed) -> None:
     output = json.loads(ended["output"])
     assert (output["purgedItems"], output["copiedItems"], output["verifiedItems"]) == (1000, ITEMS, ITEMS)
     assert impatient.items(TABLE) == good
-    # How many resumptions it takes depends on the machine (about four here); tests/functional/test_segments.py has one a
+    # How many resumptions it takes depends on the machine (about four); tests/functional/test_segments.py has one a
     # page. Each phase has one segment a side, so one invocation a side would be none at all.
     for worker, sides in (("copy-segment", 1), ("digest-segment", 2)):
         log = impatient.client("logs").filter_log_events(logGroupName=f"/aws/lambda/local-dr-{worker}")["events"]
