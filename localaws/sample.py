@@ -20,7 +20,6 @@ from localaws.sample_data import LANGUAGES, LICENSES, MEASUREMENTS, SSN
 PROTECTED_TABLES = (LICENSES, LANGUAGES, MEASUREMENTS)
 SENSITIVE_TABLES = (SSN,)
 
-SYSTEM_PREFIX = "local-app-"
 SYSTEM_TAG = {"system": "licensing"}
 PROJECTOR = "local-app-projector"
 

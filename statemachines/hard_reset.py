@@ -35,7 +35,7 @@ _CONFLICT_RETRY: Definition = {
 }
 
 # TTL may delete an item from its expiry on. Whatever expires within this time from the start of the verification is
-# left out of it on both sides; a verification takes minutes to hours, depending on the table's size.
+# compared one by one instead of by digest; a verification takes minutes to hours, depending on the table's size.
 _EXPIRY_HORIZON_SECONDS = 6 * 3600
 
 # Longer than the largest table takes; an orchestrator waits longer still, so no parent ends before its child.
@@ -72,7 +72,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
     lock given up, and the execution fails with the real error; starting the same incident again goes on from there.
     """
     name, functions = config.table_name, config.functions
-    plan_fields = ("executionArn", "incidentId", "tableName", "sourceTableName", "keyNames")
+    every_worker = _from_plan("executionArn", "incidentId", "tableName", "sourceTableName", "keyNames")
     return {
         "Comment": f"Hard reset of {name}: purge it, copy the source into it, verify",
         "QueryLanguage": "JSONata",
@@ -140,7 +140,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "purge",
                 functions["purge-segment"],
                 config.concurrency,
-                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields} | _SEGMENT,
+                selector=every_worker | _SEGMENT,
                 next_state="Is every segment purged?",
             ),
             "Is every segment purged?": choice(
@@ -148,7 +148,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
             ),
             "Prove the destination is empty": lambda_task(
                 functions["prove-empty"],
-                {field: f"{{% $plan.{field} %}}" for field in ("incidentId", "tableName")},
+                _from_plan("incidentId", "tableName"),
                 next_state="Copy every segment",
                 on_failure="Record the failure",
             ),
@@ -156,7 +156,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "copy",
                 functions["copy-segment"],
                 config.concurrency,
-                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields} | _SEGMENT,
+                selector=every_worker | _SEGMENT,
                 next_state="Is every segment copied?",
             ),
             "Is every segment copied?": choice(
@@ -164,7 +164,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
             ),
             "Set the expiry horizon": {
                 "Type": "Pass",
-                "Comment": "Once for all segments, so that both sides leave out the same items",
+                "Comment": "Once for all segments, so that both sides digest the same items",
                 "Assign": {"expiryHorizon": f"{{% $floor($millis() / 1000) + {_EXPIRY_HORIZON_SECONDS} %}}"},
                 "Next": "Digest every segment of both sides",
             },
@@ -174,7 +174,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 config.concurrency,
                 items="{% $append([0..$plan.segments - 1].{'side': 'source', 'segment': $}, "
                 "[0..$plan.segments - 1].{'side': 'destination', 'segment': $}) %}",
-                selector={field: f"{{% $plan.{field} %}}" for field in plan_fields}
+                selector=every_worker
                 | {
                     "side": "{% $states.context.Map.Item.Value.side %}",
                     "segment": "{% $states.context.Map.Item.Value.segment %}",
@@ -191,7 +191,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
             ),
             "Verify": lambda_task(
                 functions["verify"],
-                {field: f"{{% $plan.{field} %}}" for field in ("incidentId", "tableName")},
+                _from_plan("incidentId", "tableName"),
                 assign={"summary": "{% $states.result.Payload %}"},
                 next_state="Unlock",
                 on_failure="Record the failure",
@@ -240,6 +240,11 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Fail": FAIL,
         },
     }
+
+
+def _from_plan(*fields: str) -> Definition:
+    """Payload fields that preflight's plan has under the same name."""
+    return {field: f"{{% $plan.{field} %}}" for field in fields}
 
 
 _PARENT = (

@@ -59,10 +59,6 @@ class Plan:
     ttl_attribute: str | None
 
 
-def _record_key(request_incident: str, table_name: str) -> tuple[str, str]:
-    return incident_partition(request_incident), f"TABLE#{table_name}"
-
-
 def check_tables(
     dynamodb: DynamoDBClient, request: HardResetRequest, sensitive: Sequence[str], options: Options
 ) -> tuple[TableDescription, TableDescription]:
@@ -143,13 +139,16 @@ class HardReset:
     incident_id: str
     table_name: str
 
+    @property
+    def _key(self) -> tuple[str, str]:
+        return incident_partition(self.incident_id), f"TABLE#{self.table_name}"
+
     def open(self, source: TableDescription, destination: TableDescription, segments: int | None) -> dict[str, Any]:
         """Begin, or find where an earlier execution of the incident stopped; returns the record.
 
         Raises:
             InvalidRequest: the incident finished this table already, or was begun with another source.
         """
-        key = _record_key(self.incident_id, self.table_name)
         fresh = {
             "phase": "purge",
             "attempt": 1,
@@ -158,7 +157,7 @@ class HardReset:
             "segments": choose_segments(max(source.size_bytes, destination.size_bytes), segments),
             "startedAt": to_iso(self.clock()),
         }
-        if self.ledger.create(*key, fresh):
+        if self.ledger.create(*self._key, fresh):
             return fresh
         record = self._record()
         if record["sourceTableName"] != source.name:
@@ -173,7 +172,7 @@ class HardReset:
             )
         # Every start verifies anew: digests of an interrupted verification may be out of date.
         verification = int(record["verification"]) + 1
-        self.ledger.update(*key, {"verification": verification}, only_if={})
+        self.ledger.update(*self._key, {"verification": verification}, only_if={})
         return {**record, "verification": verification}
 
     def plan(self, record: Mapping[str, Any], ttl_attribute: str | None) -> Plan:
@@ -214,7 +213,7 @@ class HardReset:
                 "something outside the frozen functions is writing to it. Stop that writer, then start the same "
                 "incident again; it purges once more."
             )
-        self.ledger.update(*_record_key(self.incident_id, self.table_name), {"phase": "copy"}, only_if={})
+        self.ledger.update(*self._key, {"phase": "copy"}, only_if={})
 
     def verify(self) -> dict[str, Any]:
         """Compare the digests of both sides; returns the table's output of the contract.
@@ -260,14 +259,14 @@ class HardReset:
         }
         # The summary is stored as JSON text: it is a report, and must come back with the very same numbers.
         self.ledger.update(
-            *_record_key(self.incident_id, self.table_name),
+            *self._key,
             {"phase": "verified", "verifiedAt": to_iso(now), "summary": json.dumps(summary)},
             only_if={},
         )
         return summary
 
     def _record(self) -> dict[str, Any]:
-        record = self.ledger.get(*_record_key(self.incident_id, self.table_name))
+        record = self.ledger.get(*self._key)
         if record is None:
             raise InvalidRequest(
                 f"The ledger knows no reset of {self.table_name} in incident {self.incident_id!r}. Expected the "
@@ -278,7 +277,7 @@ class HardReset:
     def _start_over(self) -> None:
         record = self._record()
         self.ledger.update(
-            *_record_key(self.incident_id, self.table_name),
+            *self._key,
             {"phase": "purge", "attempt": int(record["attempt"]) + 1},
             only_if={"attempt": record["attempt"]},
         )
