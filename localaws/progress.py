@@ -268,7 +268,9 @@ def watch(
         if look.status != "RUNNING":
             return look
         if elapsed > timeout_seconds:
-            raise TimeoutError(f"The recovery had not ended after {timeout_seconds:.0f} seconds.")
+            raise TimeoutError(
+                f"The recovery had not ended after {timeout_seconds:.0f} seconds. Is this computer busy?"
+            )
         sleep(LOOK_EVERY_SECONDS)
 
 

@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import boto3
 import botocore.session
@@ -133,8 +134,36 @@ class EmbeddedAws:
         return list(self._get("access-log" + (f"?table={table}" if table else "")))
 
     def iam_log(self) -> list[dict[str, str]]:
-        """Every IAM decision so far: time, principal, action, resource, decision."""
+        """Every IAM decision so far: time, principal, action, resource, decision, via."""
         return list(self._get("iam-log"))
+
+    def inject(self, *rules: dict[str, Any]) -> None:
+        """Put faults in force instead of all others; see `localaws.emulator.faults.Rule` for a rule's fields.
+
+        Raises:
+            EmbeddedAwsError: a rule is wrong; the message says why.
+        """
+        self._faults("PUT", json.dumps(rules).encode())
+
+    def faults(self) -> dict[str, Any]:
+        """`rules` in force, `calls` and `states` seen, and how many Lambda `invocations` are under way."""
+        return self._faults("GET")
+
+    def has_ended(self, execution_arn: str) -> bool:
+        """Wait up to 20 seconds for an execution and every Lambda function under way to end; whether they have."""
+        return bool(self._get(f"ended?execution={quote(execution_arn)}")["ended"])
+
+    def clear_faults(self) -> list[dict[str, Any]]:
+        """End all faults and forget what was seen; returns the rules, each with how often it `struck`."""
+        return list(self._faults("DELETE")["rules"])
+
+    def _faults(self, method: str, body: bytes | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.endpoint_url}/_localaws/faults", data=body, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return dict(json.loads(answer.read()))
+        except urllib.error.HTTPError as error:
+            raise EmbeddedAwsError(json.loads(error.read())["error"]) from None
 
     def stop(self) -> None:
         """End the server and its Lambda workers; harmless when it already ended or was only attached to."""

@@ -49,6 +49,8 @@ def main() -> None:
     from localaws.emulator import application  # after the environment: ministack reads it while being imported
 
     app = application.build()
+    # ministack has read it; workers inherit this environment, and would take it for their own level.
+    del os.environ["LOG_LEVEL"]
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     with arguments.log.open("ab", buffering=0) as log:

@@ -12,10 +12,15 @@ from localaws.emulator import (
     dynamodb_backups,
     dynamodb_restore,
     dynamodb_scan,
+    event_targets,
+    faults_http,
     iam_requests,
     lambda_errors,
+    lambda_logs,
     observability,
     patching,
+    provisioned_concurrency,
+    record_age,
     states_service,
 )
 
@@ -30,15 +35,20 @@ def build() -> AsgiApp:
     """
     patching.require_version()
     observability.apply()
+    faults_http.apply()
     iam_requests.apply()
     dynamodb_restore.apply()
     dynamodb_backups.apply()
     dynamodb_scan.apply()
     lambda_errors.apply()
+    lambda_logs.apply()
+    event_targets.apply()
+    provisioned_concurrency.apply()
+    record_age.apply()
     states_service.apply()
     from ministack import app as ministack_app
 
-    return observability.with_log_pages(ministack_app.app)
+    return faults_http.with_faults(observability.with_log_pages(ministack_app.app))
 
 
 async def serve(app: AsgiApp, listener: socket.socket) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from localaws.emulator import asl_jsonata, asl_tasks
+from localaws.emulator import asl_jsonata, asl_tasks, faults_states
 from localaws.emulator.asl_errors import StateError, StoppedError, matches
 
 State = Mapping[str, Any]
@@ -105,6 +105,11 @@ class Machine:
         self._stop = stop
         self._host = host
         self._events_lock = threading.Lock()
+        # A distributed Map's child runs as "machine/label"; its states are the machine's.
+        self._kind = machine["name"].partition("/")[0]
+
+    def _abort(self, whole: bool) -> None:
+        self._host.abort(self.execution["executionArn"], whole=whole)
 
     def run(self) -> Any:
         """Run to the end and return the output.
@@ -163,6 +168,8 @@ class Machine:
             scope.context["State"] = {"Name": name, "EnteredTime": self._host.now(), "RetryCount": 0}
             kind = state["Type"]
             self.event(f"{kind}StateEntered", stateEnteredEventDetails={"name": name, "input": json.dumps(value)})
+            faults_states.entered(self._kind, name, self._abort)
+            scope.stop.check()
             output, name_after = self._run_state(kind, state, value, scope)
             value = within_limit(output, f"The state '{name}' returned a result")
             if kind != "Fail":
@@ -270,7 +277,12 @@ class Machine:
         )
         self.event("TaskStarted", taskStartedEventDetails=details)
         try:
-            result = self._timed(resource, arguments, timeout, scope)
+            result = faults_states.task(
+                self._kind,
+                scope.context["State"]["Name"],
+                resource,
+                lambda: self._timed(resource, arguments, timeout, scope),
+            )
             result = within_limit(result, f"The task calling {resource} returned a result")
         except StateError as error:
             kind = "TaskTimedOut" if error.error == "States.Timeout" else "TaskFailed"
@@ -307,6 +319,7 @@ class Machine:
         arguments = self._template(state["Arguments"], value, scope) if "Arguments" in state else value
         inner = [scope.inner() for _ in state["Branches"]]
         self.event("ParallelStateStarted")
+        faults_states.whole(self._kind, scope.context["State"]["Name"])
         results = self._together(
             [
                 partial(self._run_states, branch, _copied(arguments), own)
@@ -325,6 +338,7 @@ class Machine:
         at_once = int(self._field(state, "MaxConcurrency", "number", value, scope)) if "MaxConcurrency" in state else 0
         inputs = [self._item_input(state, value, scope, index, item) for index, item in enumerate(items)]
         self.event("MapStateStarted", mapStateStartedEventDetails={"length": len(items)})
+        faults_states.whole(self._kind, scope.context["State"]["Name"])
         if (processor.get("ProcessorConfig") or {}).get("Mode") == "DISTRIBUTED":
             results = self._distributed(state, value, scope, inputs, at_once)
         else:
@@ -395,6 +409,11 @@ class Machine:
             "StepFunctions.AWSStepFunctionsException",
             "AWSStepFunctions",
         )
+        # AWS asks for these two when it watches and ends children; asked here at once, so that a role without them is
+        # found out by the first rehearsal and not by the first failure.
+        children = f"arn:aws:states:{self.region}:{self.account_id}:execution:{self._machine_name()}:*"
+        for action in ("states:DescribeExecution", "states:StopExecution"):
+            asl_tasks.allow(self, action, children, "StepFunctions.AWSStepFunctionsException", "AWSStepFunctions")
         tolerated = self._tolerated(state, value, scope, len(inputs))
         label = state.get("Label") or str(scope.context["State"]["Name"])
         run = self._host.open_map_run(self.execution, label, len(inputs), at_once)
@@ -432,6 +451,10 @@ class Machine:
         run.close("SUCCEEDED")
         self.event("MapRunSucceeded")
         return [output for succeeded, output in outcomes if succeeded]
+
+    def _machine_name(self) -> str:
+        """The name of the state machine, also in a child of a Map of it."""
+        return str(self._machine["arn"]).rpartition(":")[2].partition("/")[0]
 
     def _tolerated(self, state: State, value: Any, scope: Scope, items: int) -> int:
         """How many children may fail; with both limits given, the lower one."""
@@ -486,6 +509,10 @@ class Host:
         self, parent: dict[str, Any], request: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable[[float], bool]]:
         """Start a nested execution; returns its record and a wait (seconds → has it ended)."""
+        raise NotImplementedError
+
+    def abort(self, exec_arn: str, *, whole: bool) -> None:
+        """Stop the execution that a map run's child belongs to; with `whole` the one that nothing has started."""
         raise NotImplementedError
 
     def open_map_run(self, parent: dict[str, Any], label: str, items: int, at_once: int) -> MapRun:

@@ -8,11 +8,12 @@ import time
 from typing import Any
 
 from localaws.emulator import patching, settings
-from localaws.emulator.dynamodb_restore import in_creation, start_creation
+from localaws.emulator.dynamodb_restore import in_creation, inherit_encryption, start_creation
 from localaws.emulator.journal import copied
 
 AVAILABLE_AT = "_localaws_available_at"
 SNAPSHOT = "_items_snapshot"
+ENCRYPTION = "_localaws_encryption"
 
 
 def apply() -> None:
@@ -48,6 +49,7 @@ def apply() -> None:
         for arn in set(dynamodb._backups.keys()) - known:
             backup = dynamodb._backups[arn]
             backup[SNAPSHOT] = copied(items)
+            backup[ENCRYPTION] = table.get("SSEDescription")
             backup["BackupDetails"]["BackupStatus"] = "CREATING"
             backup[AVAILABLE_AT] = time.time() + settings.backup_seconds()
             return dynamodb.json_response({"BackupDetails": backup["BackupDetails"]}, 200)
@@ -69,6 +71,7 @@ def apply() -> None:
         if answer[0] != 200:
             return answer
         table = dynamodb._tables[data["TargetTableName"]]
+        inherit_encryption(table, backup.get(ENCRYPTION), data)
         table["items"] = copied(snapshot)
         dynamodb._items_replaced(table)
         source = {"SourceBackupArn": data["BackupArn"], "SourceTableArn": backup["SourceTableDetails"]["TableArn"]}

@@ -204,6 +204,8 @@ def _restore(dynamodb: Any, data: dict[str, Any]) -> Any:
     if source is None:
         return refused("TableNotFoundException", f"Source table not found: {asked_source}")
     if target in dynamodb._tables:
+        if in_creation(dynamodb._tables[target]):
+            return refused("TableInUseException", f"Table is being created: {target}")
         return refused("TableAlreadyExistsException", f"Table already exists: {target}")
     journal = source.get(JOURNAL)
     if journal is None:
@@ -229,6 +231,7 @@ def _restore(dynamodb: Any, data: dict[str, Any]) -> Any:
     if answer[0] != 200:
         return answer
     table = dynamodb._tables[target]
+    inherit_encryption(table, source.get("SSEDescription"), data)
     _fill(dynamodb, table, journal.state_at(moment))
     start_creation(table, {"SourceTableArn": source["TableArn"], "RestoreDateTime": moment})  # type: ignore[dict-item]
     return dynamodb.json_response({"TableDescription": dynamodb._table_description(target)}, 200)
@@ -248,6 +251,12 @@ def _create_target(dynamodb: Any, source: dict[str, Any], target: str, data: dic
         [],
     )
     return dynamodb._create_table(request)
+
+
+def inherit_encryption(table: dict[str, Any], description: Any, data: Mapping[str, Any]) -> None:
+    """A restored table is encrypted as its source was, unless the request says otherwise."""
+    if description and not data.get("SSESpecificationOverride"):
+        table["SSEDescription"] = dict(description)
 
 
 def _index_request(index: Mapping[str, Any]) -> dict[str, Any]:

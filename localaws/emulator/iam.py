@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from localaws.emulator import observability, patching
+from localaws.emulator import kms_use, observability, patching
 
 
 class AccessDeniedError(Exception):
@@ -26,7 +26,13 @@ def require_evaluator() -> None:
     patching.require(iam_evaluator, "_gather_role_policies", "(role_name, account_id)")
     patching.require(iam_evaluator, "_permissions_boundary", "(store, name, account_id)")
     patching.require(iam_evaluator, "evaluate", "(ctx, policies, limits)")
+    patching.require(iam_evaluator, "_names_condition_key", "(policies, prefix)")
+    patching.require(iam_evaluator, "_resource_policy", "(service, resource_arn)")
+    patching.require(
+        iam_evaluator, "combine_resource_policy", "(identity, ctx, policy, owner_account, required, limits)"
+    )
     patching.require_names(iam_evaluator, "EvalContext", "_request_caller_arn")
+    kms_use.require_stores()
 
 
 def session_arn(role_arn: str, session: str) -> str:
@@ -36,13 +42,24 @@ def session_arn(role_arn: str, session: str) -> str:
 
 
 def authorize(role_arn: str, session: str, action: str, resource: str, region: str) -> None:
-    """Let `action` on `resource` pass if the role's policies and boundary allow it; the decision is logged.
+    """Let `action` on `resource` pass if the role's policies and boundary allow it, and the use of keys with it.
+
+    Every decision is logged.
 
     Raises:
         AccessDeniedError: they do not, or one of them denies.
     """
+    _authorize(role_arn, session, action, resource, region, {})
+    for used, key, context in kms_use.key_uses(action, resource, region):
+        _authorize(role_arn, session, used, key, region, context)
+
+
+def _authorize(
+    role_arn: str, session: str, action: str, resource: str, region: str, service_context: dict[str, Any]
+) -> None:
     from ministack.core import iam_evaluator
     from ministack.services import iam as iam_service
+    from ministack.services import tagging
 
     account, name = role_arn.split(":")[4], role_arn.rpartition("/")[2]
     principal = session_arn(role_arn, session)
@@ -53,10 +70,20 @@ def authorize(role_arn: str, session: str, action: str, resource: str, region: s
         action=action,
         resource_arn=resource,
         region=region,
-        service_context={"aws:tagkeys": None},
+        service_context={"aws:tagkeys": None, **service_context},
     )
+    policies = iam_evaluator._gather_role_policies(name, account)
+    if iam_evaluator._names_condition_key(policies, "aws:resourcetag/"):
+        for tag, value in (tagging.resource_tags(resource) or {}).items():
+            context.service_context[f"aws:resourcetag/{tag}".lower()] = value
     limits: Any = iam_evaluator._permissions_boundary(iam_service._roles, name, account)
-    result = iam_evaluator.evaluate(context, iam_evaluator._gather_role_policies(name, account), *limits)
-    observability.record_decision(principal, action, resource, result.decision)
+    result = iam_evaluator.evaluate(context, policies, *limits)
+    if action.startswith("kms:"):
+        # The key's own policy has to allow, too; for other services an identity policy is enough in one account.
+        found = iam_evaluator._resource_policy("kms", resource)
+        if found is not None:
+            result = iam_evaluator.combine_resource_policy(result, context, *found, required=True, limits=limits)
+    via = str(service_context.get(kms_use.VIA_SERVICE, ""))
+    observability.record_decision(principal, action, resource, result.decision, via)
     if result.decision != "Allow":
         raise AccessDeniedError(principal, action, resource, explicit=result.decision == "Deny")

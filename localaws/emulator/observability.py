@@ -1,7 +1,8 @@
 """What happened: every DynamoDB request and every IAM decision, kept in memory and served as JSON.
 
 GET /_localaws/access-log?table=NAME  requests, oldest first: time (ISO 8601 UTC), action, table, principal, outcome.
-GET /_localaws/iam-log                decisions, oldest first: time, principal, action, resource, decision.
+GET /_localaws/iam-log                decisions, oldest first: time, principal, action, resource, decision, via (the
+                                      service through which a KMS key is used, else "").
 GET /_localaws/health                 {"status": "ok"}.
 
 `outcome` is "ok", "denied" (IAM refused) or the error code of the answer.
@@ -10,17 +11,21 @@ GET /_localaws/health                 {"status": "ok"}.
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
-from localaws.emulator import patching
+from localaws.emulator import kms_use, patching
 
 # About 300 bytes an entry: a bound on memory, far above what one rehearsal asks for.
 LOG_LIMIT = 300_000
 
 ACCESS_LOG: deque[dict[str, str]] = deque(maxlen=LOG_LIMIT)
 IAM_LOG: deque[dict[str, str]] = deque(maxlen=LOG_LIMIT)
+
+# The action by which this request was refused, when it is not the one that the request names.
+_REFUSED: ContextVar[str] = ContextVar("refused", default="")
 
 PREFIX = "/_localaws/"
 
@@ -30,11 +35,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
-def record_decision(principal: str, action: str, resource: str, decision: str) -> None:
+def record_decision(principal: str, action: str, resource: str, decision: str, via: str = "") -> None:
     """Keep one IAM decision ("Allow", "Deny" or "ImplicitDeny"); a refused DynamoDB call also joins the access log."""
     moment = now()
     IAM_LOG.append(
-        {"time": moment, "principal": principal, "action": action, "resource": resource, "decision": decision}
+        {
+            "time": moment,
+            "principal": principal,
+            "action": action,
+            "resource": resource,
+            "decision": decision,
+            "via": via,
+        }
     )
     if decision != "Allow" and action.startswith("dynamodb:"):
         table = resource.partition("table/")[2].partition("/")[0]
@@ -70,8 +82,10 @@ def _table_name(value: object) -> str:
 
 def apply() -> None:
     """Record what passes through ministack's request entry of DynamoDB and through its policy enforcement."""
-    from ministack.core import iam_evaluator
+    from ministack.core import iam_actions, iam_evaluator
     from ministack.services import dynamodb
+
+    kms_use.require_stores()
 
     patching.require(iam_evaluator, "caller_arn", "()")
 
@@ -92,10 +106,35 @@ def apply() -> None:
         resource_arn: str = "*",
         service_context: dict[str, Any] | None = None,
     ) -> Any:
-        refusal = original_enforce(access_key_id, iam_action, service, region, resource_arn, service_context)
+        _REFUSED.set("")
+        refusal = decided(access_key_id, iam_action, service, region, resource_arn, service_context)
+        if refusal is not None or iam_evaluator.caller_arn().endswith(":root"):
+            return refusal
+        for used, key, context in kms_use.key_uses(iam_action, resource_arn, region):
+            refusal = decided(access_key_id, used, "kms", region, key, context)
+            if refusal is not None:
+                _REFUSED.set(used)
+                return refusal
+        return None
+
+    def decided(access_key_id: str, action: str, service: str, region: str, resource: str, context: Any) -> Any:
+        refusal = original_enforce(access_key_id, action, service, region, resource, context)
         decision = "Allow" if refusal is None else getattr(refusal, "decision", "Deny")
-        record_decision(iam_evaluator.caller_arn(), iam_action, resource_arn, decision)
+        via = str((context or {}).get(kms_use.VIA_SERVICE, ""))
+        record_decision(iam_evaluator.caller_arn(), action, resource, decision, via)
         return refusal
+
+    def access_denied_response(service: str, action: str, principal_arn: str, request_id: str, **more: Any) -> Any:
+        # A refusal names the action that was refused, which is KMS's where the call itself was allowed.
+        return original_response(service, _REFUSED.get() or action, principal_arn, request_id, **more)
+
+    original_response = patching.replace(
+        iam_actions,
+        "access_denied_response",
+        "(service, action, principal_arn, request_id, error_code, message, headers, resource_arn, explicit_deny, "
+        "resource_policy_arn)",
+        access_denied_response,
+    )
 
     original_enforce = patching.replace(
         iam_evaluator,

@@ -35,3 +35,8 @@ def backup_seconds() -> float:
 def pitr_lag_seconds() -> float:
     """How far the latest restorable time is behind now: 0 here, so that a rehearsal need not wait; about 300 on AWS."""
     return seconds("LOCAL_AWS_PITR_LAG_SECONDS", 0.0)
+
+
+def record_age_scale() -> float:
+    """What an event source mapping's maximum record age is multiplied by; 1 as on AWS."""
+    return seconds("LOCAL_AWS_RECORD_AGE_SCALE", 1.0)

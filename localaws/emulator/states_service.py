@@ -23,6 +23,8 @@ class _Running:
         self.stop = Stop()
         self.ended = threading.Event()
         self.children: list[str] = []
+        self.parent: str | None = None
+        self.map_child = False
 
 
 _RUNNING: dict[str, _Running] = {}
@@ -74,7 +76,10 @@ def apply() -> None:
         name = data.get("name")
         if name is not None and not 1 <= len(name) <= 80:
             return stepfunctions.error_response_json("InvalidName", f"Invalid Name: '{name}'")
-        return original_start(data)
+        answer = original_start(data)
+        if answer[0] == 200:
+            _running(json.loads(answer[2])["executionArn"])  # known before its thread gets to run
+        return answer
 
     host = _MinistackHost(stepfunctions)
     original_create = patching.replace(stepfunctions, "_create_state_machine", "(data)", create)
@@ -186,6 +191,14 @@ class _MinistackHost(Host):
                 self._end(execution, "ABORTED")
             self.end(child)
 
+    def abort(self, exec_arn: str, *, whole: bool) -> None:
+        arn, running = exec_arn, _running(exec_arn)
+        while running.parent is not None and (whole or running.map_child):
+            arn = running.parent
+            running = _running(arn)
+        # As an operator's call does; the error and cause are what the console would ask for.
+        self.service._stop_execution({"executionArn": arn, "error": "Stopped", "cause": "Fault on purpose"})
+
     def start_child(
         self, parent: dict[str, Any], request: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable[[float], bool]]:
@@ -197,6 +210,7 @@ class _MinistackHost(Host):
         arn = answer["executionArn"]
         _running(parent["executionArn"]).children.append(arn)
         child = _running(arn)
+        child.parent = parent["executionArn"]
         return self.service._executions.get(arn), child.ended.wait
 
     def open_map_run(self, parent: dict[str, Any], label: str, items: int, at_once: int) -> MapRun:
@@ -264,6 +278,7 @@ class _MinistackMapRun(MapRun):
         host.service._executions[arn] = execution
         running = _running(arn)
         running.stop = stop
+        running.parent, running.map_child = self._parent["executionArn"], True
         _running(self._parent["executionArn"]).children.append(arn)
         self._count("pending", "running")
         result: tuple[bool, Any] = (False, None)
@@ -303,6 +318,13 @@ class _MinistackMapRun(MapRun):
 def _running(exec_arn: str) -> _Running:
     with _LOCK:
         return _RUNNING.setdefault(exec_arn, _Running())
+
+
+def has_ended(exec_arn: str) -> bool:
+    """Whether nothing of an execution runs any more; of one that was never started here that is true."""
+    with _LOCK:
+        running = _RUNNING.get(exec_arn)
+    return running is None or running.ended.is_set()
 
 
 def definition_problem(text: Any) -> str | None:

@@ -82,7 +82,7 @@ class Invokes:
             "readCapacity": throughput.get("ReadCapacityUnits", 0),
             "writeCapacity": throughput.get("WriteCapacityUnits", 0),
             "replicas": [],
-            "serverSideEncryption": {"enabled": False, "kmsKeyArn": ""},
+            "serverSideEncryption": _encryption(table.get("SSEDescription") or {}),
             "streamArn": table.get("LatestStreamArn", ""),
             "streamLabel": table.get("LatestStreamLabel", ""),
             "streamEnabled": bool(stream.get("StreamEnabled")),
@@ -91,6 +91,12 @@ class Invokes:
             "tags": {},
             "ttl": {"enabled": False, "attributeName": ""},
         }
+
+
+def _encryption(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Enabled, with the key, where a KMS key of the account encrypts the table; AWS's own keys are not described."""
+    enabled = description.get("SSEType") == "KMS" and description.get("Status") == "ENABLED"
+    return {"enabled": enabled, "kmsKeyArn": description.get("KMSMasterKeyArn", "") if enabled else ""}
 
 
 def _index(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -461,6 +461,46 @@ def _bucket_ownership(account: Account, inputs: Inputs) -> tuple[str, Outputs]:
     return bucket, {}
 
 
+def _event_rule(account: Account, inputs: Inputs) -> tuple[str, Outputs]:
+    name, pattern = inputs.name(), inputs.take("eventPattern")
+    request = _present(
+        Description=inputs.take("description"),
+        EventPattern=pattern,
+        ScheduleExpression=inputs.take("scheduleExpression"),
+        State=inputs.take("state"),
+        Tags=_tag_list(inputs.take("tags")),
+    )
+    inputs.finish()
+    arn = account.arn("events", f"rule/{name}")
+    if account.client:
+        account.client("events").put_rule(Name=name, **request)
+    return name, {"name": name, "arn": arn, "eventBusName": "default"}
+
+
+def _event_target(account: Account, inputs: Inputs) -> tuple[str, Outputs]:
+    rule, identity = str(inputs.take("rule")), str(inputs.take("targetId"))
+    transformer = inputs.take("inputTransformer")
+    target = {
+        "Id": identity,
+        "Arn": inputs.take("arn"),
+        **_present(
+            RoleArn=inputs.take("roleArn"),
+            Input=inputs.take("input"),
+            InputTransformer=_present(
+                InputPathsMap=transformer.get("inputPaths"), InputTemplate=transformer["inputTemplate"]
+            )
+            if transformer
+            else None,
+        ),
+    }
+    inputs.finish()
+    if account.client:
+        answer = account.client("events").put_targets(Rule=rule, Targets=[target])
+        if answer["FailedEntryCount"]:
+            raise InputError(f"aws:cloudwatch/eventTarget:EventTarget '{identity}': {answer['FailedEntries']}.")
+    return f"{rule}-{identity}", {"targetId": identity, "rule": rule}
+
+
 # The retention periods CloudWatch Logs offers, in days; 0 keeps for ever.
 RETENTION_DAYS = frozenset(
     (0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
@@ -476,6 +516,8 @@ CREATORS: dict[str, Callable[[Account, Inputs], tuple[str, Outputs]]] = {
     "aws:sns/topic:Topic": _topic,
     "aws:sns/topicPolicy:TopicPolicy": _topic_policy,
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
+    "aws:cloudwatch/eventRule:EventRule": _event_rule,
+    "aws:cloudwatch/eventTarget:EventTarget": _event_target,
     "aws:sfn/stateMachine:StateMachine": _state_machine,
     "aws:s3/bucket:Bucket": _bucket,
     "aws:s3/bucketVersioning:BucketVersioning": _bucket_versioning,
