@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.core.clock import to_iso, utc_now
-from handlers.core.errors import RecoveryInProgress
+from handlers.core.errors import RecoveryInProgress, StaleWorker
 from handlers.core.hard_reset import HardReset, Options, check_tables
 from handlers.core.incident import Incident
 from handlers.core.locks import ENVIRONMENT, Locks, table_lock
@@ -54,14 +54,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         parent_arn=request.orchestrator_execution_arn,
     )
     by_hand = request.orchestrator_execution_arn is None
+    incident = Incident(ledger=book, clock=utc_now, incident_id=request.incident_id, execution_arn=parsed.execution_arn)
     if by_hand:
-        Incident(
-            ledger=book, clock=utc_now, incident_id=request.incident_id, execution_arn=parsed.execution_arn
-        ).check_by_hand(destination.name)
+        incident.check_by_hand(destination.name)
     else:
         locks.check_parent()
-    if request.backup_arn is not None:
-        check_backup(dynamodb, request.backup_arn, destination.name)
+        not_before = incident.check_preparation(source, destination)
+        if request.backup_arn is not None:
+            check_backup(dynamodb, request.backup_arn, destination.name, not_before)
     lock_name = table_lock(destination.name)
     taken = locks.acquire([lock_name])
     if by_hand:
@@ -71,6 +71,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         except RecoveryInProgress:
             locks.release([lock_name])
             raise
+    elif not incident.resets_may_begin():
+        # Asked after the lock was taken: the orchestrator closes the incident first, and then takes its locks back.
+        locks.release([lock_name])
+        raise StaleWorker(
+            f"The orchestrator of incident {request.incident_id!r} is still preparing the tables, or has failed "
+            "meanwhile and may be releasing the functions. Expected it to be at its resets: start the orchestrator "
+            "again with the same incidentId."
+        )
     reset = HardReset(ledger=book, clock=utc_now, incident_id=request.incident_id, table_name=destination.name)
     record = reset.open(source, destination, parsed.options.segments)
     plan = reset.plan(record, ttl_attribute(dynamodb, destination.name))

@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger
 from botocore.config import Config
 
 from handlers.core.clock import Deadline, utc_now
-from handlers.core.freeze import Freezer
+from handlers.core.freeze import Freezer, Progress
 from handlers.core.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ def freezer(event: Mapping[str, Any]) -> Freezer:
         incident_id=event["incidentId"],
         execution_arn=event["executionArn"],
     )
+
+
+def next_polls(event: Mapping[str, Any], progress: Progress) -> int:
+    """What ``polls`` is in the next call: pauses for throttling are not counted, and everything else starts anew."""
+    polls = int(event["polls"])
+    return polls + 1 if progress.polled else polls if progress.wait_seconds else 0
 
 
 def deadline(context: Any) -> Deadline:

@@ -1,16 +1,16 @@
-"""The event and the answer that the three segment workers (purge, copy, digest) share."""
+"""The event and the answer that the segment workers (purge, copy, digest, compare) share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from handlers.core.clock import utc_now
-from handlers.core.engine import Engine, Phase
+from handlers.core.engine import BatchReader, Engine, Expiry, Phase
 from handlers.core.hard_reset import HardReset
-from handlers.core.ledger import Ledger, SegmentId
+from handlers.core.ledger import SegmentId
 from handlers.core.locks import require_lock, table_lock
 from handlers.runtime import WORKER_THREADS, data_client, deadline, ledger, logger
 
@@ -39,12 +39,47 @@ class SegmentEvent:
         )
 
 
-def _guard(book: Ledger, event: SegmentEvent) -> None:
-    """Stop a worker that has outlived its execution or its phase, before it touches one more page."""
-    require_lock(book, table_lock(event.id.table_name), event.execution_arn)
-    if event.id.phase in ("purge", "copy"):
-        reset = HardReset(ledger=book, clock=utc_now, incident_id=event.id.incident_id, table_name=event.id.table_name)
-        reset.require_phase(event.id.phase, event.id.generation)
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Which side a worker reads whole, and how it looks at the other. ``side``: ``source`` or ``destination``."""
+
+    is_source: bool
+    table_name: str
+    other: BatchReader
+    expiry: Expiry
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any], pool: ThreadPoolExecutor) -> Sides:
+        """Read the state machine's payload."""
+        tables = {"source": event["sourceTableName"], "destination": event["tableName"]}
+        other = {"source": "destination", "destination": "source"}[event["side"]]
+        return cls(
+            is_source=event["side"] == "source",
+            table_name=tables[event["side"]],
+            other=BatchReader(
+                dynamodb=data_client(),
+                table_name=tables[other],
+                key_names=tuple(event["keyNames"]),
+                executor=pool,
+            ),
+            expiry=Expiry(attribute=event["ttlAttribute"], horizon=event["expiryHorizon"], clock=utc_now),
+        )
+
+
+def guard(event: SegmentEvent) -> Callable[[], None]:
+    """What stops a worker that has outlived its execution or its phase: to be called before every page and every retry.
+
+    What it returns raises :class:`handlers.core.errors.StaleWorker`.
+    """
+    book = ledger()
+    reset = HardReset(ledger=book, clock=utc_now, incident_id=event.id.incident_id, table_name=event.id.table_name)
+
+    def check() -> None:
+        require_lock(book, table_lock(event.id.table_name), event.execution_arn)
+        if event.id.phase in ("purge", "copy"):
+            reset.require_phase(event.id.phase, event.id.generation)
+
+    return check
 
 
 def worker_pool() -> ThreadPoolExecutor:
@@ -54,9 +89,8 @@ def worker_pool() -> ThreadPoolExecutor:
 
 def work(event: SegmentEvent, phase: Phase, pool: ThreadPoolExecutor, context: Any) -> dict[str, Any]:
     """Work on the segment until it is complete or the invocation's time is up; the answer says which."""
-    book = ledger()
-    engine = Engine(dynamodb=data_client(), ledger=book, executor=pool)
-    checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context), lambda: _guard(book, event))
+    engine = Engine(dynamodb=data_client(), ledger=ledger(), executor=pool)
+    checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context), guard(event))
     logger.info(
         "segment worked on",
         incident_id=event.id.incident_id,

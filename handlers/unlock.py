@@ -8,6 +8,7 @@ from typing import Any
 from handlers.core.clock import utc_now
 from handlers.core.incident import Incident
 from handlers.core.locks import Locks, table_lock
+from handlers.core.request import is_incident_id
 from handlers.core.validation import orchestrator_locks
 from handlers.runtime import client, ledger, logger
 
@@ -19,8 +20,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     ``tableName``: a hard reset's table; null from the orchestrator. ``orchestratorExecutionArn``: to whom the lock goes
     back, or null.
     """
-    incident_id, table_name = event["incidentId"], event["tableName"]
-    if not isinstance(incident_id, str):
+    incident_id, table_name, parent = event["incidentId"], event["tableName"], event["orchestratorExecutionArn"]
+    if not is_incident_id(incident_id) or not isinstance(parent, str | None):
         return {}  # a malformed request has taken no lock
     book = ledger()
     locks = Locks(
@@ -29,11 +30,12 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         clock=utc_now,
         execution_arn=event["executionArn"],
         incident_id=incident_id,
-        parent_arn=event["orchestratorExecutionArn"],
+        parent_arn=parent,
     )
     if table_name is None:
         incident = Incident(ledger=book, clock=utc_now, incident_id=incident_id, execution_arn=event["executionArn"])
-        locks.release(orchestrator_locks(incident.tables()))
+        # That of the environment last: a start that comes in between is told of it, and not of a table's.
+        locks.release(reversed(orchestrator_locks(incident.tables())))
     else:
         locks.release([table_lock(table_name)])
     return {}

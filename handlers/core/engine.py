@@ -1,8 +1,9 @@
 """Purge, copy and digest of one scan segment.
 
-One loop serves all three: read a page, do the phase's work on it, move the checkpoint on, until the segment is
-complete or the deadline nears. Items stay in DynamoDB's wire form (``{"N": "1.50"}``), so every type and every digit
-arrives unchanged. Reads are strongly consistent. While a page is being written the next one is already being read.
+One loop serves all three, and the comparison in ``compare.py``: read a page, do the phase's work on it, move the
+checkpoint on, until the segment is complete or the deadline nears. Items stay in DynamoDB's wire form
+(``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly consistent. While a page is
+being written the next one is already being read.
 
 A page that was interrupted is worked on again: deleting a deleted item and putting the same item twice change nothing,
 and counts are part of the checkpoint, so they cover each page once. (What a killed purge worker deleted after its last
@@ -18,7 +19,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -29,6 +30,8 @@ from .ledger import Checkpoint, Ledger, PageResult, SegmentId
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+_T = TypeVar("_T")
 
 # Small enough that a page is written well within the shortest useful deadline even on a throttled table, large
 # enough that the page's overhead does not matter. A page of at most 1 MB also keeps each batch of 25 far below
@@ -60,8 +63,11 @@ class Phase(Protocol):
     def scan_arguments(self) -> Mapping[str, Any]:
         """Arguments of Scan beyond segment and cursor."""
 
-    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:
-        """Do the page's work; raises :class:`DeadlineReached` when it cannot be finished in time."""
+    def apply(self, items: Sequence[Item], deadline: Deadline, before: PageResult, /) -> PageResult:
+        """Do the page's work; raises :class:`DeadlineReached` when it cannot be finished in time.
+
+        ``before`` is what the segment has done up to this page. It is the same when a page is worked on again.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,7 @@ class Engine:
         try:
             for page in self._pages(phase, segment.segment, total_segments, saved.cursor, deadline):
                 guard()
-                result = phase.apply(page["Items"], deadline)
+                result = phase.apply(page["Items"], deadline, current.result)
                 scan_units = page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
                 current = current.advance(
                     page.get("LastEvaluatedKey"), replace(result, read_units=result.read_units + scan_units)
@@ -174,8 +180,8 @@ class Backoff:
         self.attempt += 1
         self.sleep(delay)
 
-    def call(self, request: Callable[[], Any]) -> Any:
-        """Send a request until it is no longer throttled."""
+    def call(self, request: Callable[[], Any], guard: Callable[[], None] = lambda: None) -> Any:
+        """Send a request until it is no longer throttled; ``guard`` is called before it is sent again."""
         while True:
             try:
                 return request()
@@ -183,6 +189,112 @@ class Backoff:
                 if error.response["Error"]["Code"] not in _THROTTLED:
                     raise
             self.wait()
+            guard()
+
+
+def _all_batches(
+    executor: Executor,
+    work: Callable[[Sequence[Any], Deadline], _T],
+    entries: Sequence[Any],
+    size: int,
+    deadline: Deadline,
+) -> list[_T]:
+    """Do ``work`` on the entries in batches, at once; nothing is under way any more when this returns or raises."""
+    futures = [executor.submit(work, entries[start : start + size], deadline) for start in range(0, len(entries), size)]
+    _, pending = wait(futures, return_when=FIRST_EXCEPTION)
+    for future in pending:
+        future.cancel()
+    wait(futures)
+    # The error that cancelled the others comes first, not one of the cancellations.
+    return [future.result() for future in sorted(futures, key=Future.cancelled)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReader:
+    """Reads any number of items of one table by their keys, strongly consistent, in concurrent batches of 100."""
+
+    dynamodb: DynamoDBClient
+    table_name: str
+    key_names: tuple[str, ...]
+    executor: Executor
+    sleep: Callable[[float], None] = time.sleep
+
+    def read(
+        self, items: Sequence[Item], deadline: Deadline, *, keys_only: bool = False
+    ) -> tuple[dict[bytes, Item], float]:
+        """The items with the keys of ``items``, by :meth:`identity`, and the read units consumed."""
+        projection = key_projection(self.key_names) if keys_only else {}
+        read_batch = partial(self._read_batch, projection)
+        found: dict[bytes, Item] = {}
+        units = 0.0
+        for answers, batch_units in _all_batches(self.executor, read_batch, items, _KEYS_PER_GET, deadline):
+            found.update(answers)
+            units += batch_units
+        return found, units
+
+    def key(self, item: Item) -> dict[str, Any]:
+        """The item's primary key."""
+        return {name: item[name] for name in self.key_names}
+
+    def identity(self, item: Item) -> bytes:
+        """What two items share if, and only if, they have the same primary key."""
+        return canonical_item(self.key(item))
+
+    def _read_batch(
+        self, projection: Mapping[str, Any], batch: Sequence[Item], deadline: Deadline
+    ) -> tuple[dict[bytes, Item], float]:
+        found: dict[bytes, Item] = {}
+        units, backoff = 0.0, Backoff(deadline=deadline, sleep=self.sleep)
+        wanted = {"Keys": [self.key(item) for item in batch], "ConsistentRead": True, **projection}
+        left: Any = {self.table_name: wanted}
+        while True:
+            request = partial(self.dynamodb.batch_get_item, RequestItems=left, ReturnConsumedCapacity="TOTAL")
+            answer = backoff.call(request)
+            units += sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
+            for item in answer["Responses"].get(self.table_name, ()):
+                found[self.identity(item)] = item
+            left = answer.get("UnprocessedKeys")
+            if not left:
+                return found, units
+            backoff.wait()
+
+
+def key_projection(key_names: Sequence[str]) -> dict[str, Any]:
+    """Arguments that read keys only; through placeholders, because a key may be named with a reserved word."""
+    placeholders = {f"#k{index}": name for index, name in enumerate(key_names)}
+    return {"ProjectionExpression": ", ".join(placeholders), "ExpressionAttributeNames": placeholders}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expiry:
+    """Tells which items TTL may delete, or has deleted, from the destination.
+
+    Args:
+        attribute: the destination's TTL attribute, or None where TTL is off.
+        horizon: epoch second, well after the end of the verification.
+        clock: tells what has expired.
+    """
+
+    attribute: str | None
+    horizon: int
+    clock: Clock
+
+    def soon(self, item: Item) -> bool:
+        """Whether the item expires before the horizon: TTL may delete it while both sides are being read."""
+        return self._before(item, self.horizon)
+
+    def passed(self, item: Item) -> bool:
+        """Whether the item has expired: TTL may have deleted it already."""
+        return self._before(item, int(self.clock().timestamp()))
+
+    def _before(self, item: Item, moment: int) -> bool:
+        if self.attribute is None:
+            return False
+        # Only a Number is a TTL timestamp; DynamoDB ignores any other type.
+        expiry = item.get(self.attribute, {}).get("N")
+        if expiry is None:
+            return False
+        return self.horizon - _TTL_LOOKBACK_SECONDS < Decimal(expiry) < moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,31 +305,28 @@ class BatchWriter:
     table_name: str
     executor: Executor
     sleep: Callable[[float], None] = time.sleep
+    guard: Callable[[], None] = lambda: None
+    """Called before a batch is sent again; what it raises ends the write. A worker may be stale after a back-off."""
 
     def write(self, requests: Sequence[Mapping[str, Any]], deadline: Deadline) -> float:
         """Write all the requests; returns the write units consumed.
 
         Returns only when every request was processed and no write is under way any more, and so does every error.
         """
-        batches = [requests[start : start + _BATCH_ITEMS] for start in range(0, len(requests), _BATCH_ITEMS)]
-        futures = [self.executor.submit(self._write_batch, batch, deadline) for batch in batches]
-        done, pending = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in pending:
-            future.cancel()
-        wait(futures)
-        return sum(future.result() for future in done) + sum(future.result() for future in pending)
+        return sum(_all_batches(self.executor, self._write_batch, requests, _BATCH_ITEMS, deadline))
 
     def _write_batch(self, batch: Sequence[Mapping[str, Any]], deadline: Deadline) -> float:
         units, backoff = 0.0, Backoff(deadline=deadline, sleep=self.sleep)
         left: Any = {self.table_name: batch}
         while True:
             request = partial(self.dynamodb.batch_write_item, RequestItems=left, ReturnConsumedCapacity="TOTAL")
-            answer = backoff.call(request)
+            answer = backoff.call(request, self.guard)
             units += sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
             left = answer.get("UnprocessedItems")
             if not left:
                 return units
             backoff.wait()
+            self.guard()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,15 +337,10 @@ class Purge:
     key_names: tuple[str, ...]
 
     def scan_arguments(self) -> Mapping[str, Any]:
-        """Scan the destination, keys only; through placeholders, because a key may be named with a reserved word."""
-        placeholders = {f"#k{index}": name for index, name in enumerate(self.key_names)}
-        return {
-            "TableName": self.writer.table_name,
-            "ProjectionExpression": ", ".join(placeholders),
-            "ExpressionAttributeNames": placeholders,
-        }
+        """Scan the destination, keys only."""
+        return {"TableName": self.writer.table_name, **key_projection(self.key_names)}
 
-    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:
+    def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Delete the page's items."""
         units = self.writer.write([{"DeleteRequest": {"Key": key}} for key in items], deadline)
         return PageResult(items=len(items), write_units=units)
@@ -253,7 +357,7 @@ class Copy:
         """Scan the source, whole items."""
         return {"TableName": self.source_table_name}
 
-    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:
+    def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Put the page's items."""
         units = self.writer.write([{"PutRequest": {"Item": item}} for item in items], deadline)
         return PageResult(items=len(items), write_units=units)
@@ -269,42 +373,33 @@ class Digest:
     they have expired.
 
     Args:
-        dynamodb: a DynamoDB client.
-        table_name, other_table_name: the side to read, and the other one.
-        key_names: the key's attribute names.
+        table_name: the side to read.
+        other: reads the other side.
         may_be_absent: whether an expired item may be absent from the other side: true when reading the source.
-        ttl_attribute: the destination's TTL attribute, or None.
-        expiry_horizon: epoch second, well after the end of the verification.
-        clock: tells what has expired.
+        expiry: what TTL may delete.
     """
 
-    dynamodb: DynamoDBClient
     table_name: str
-    other_table_name: str
-    key_names: tuple[str, ...]
+    other: BatchReader
     may_be_absent: bool
-    ttl_attribute: str | None
-    expiry_horizon: int
-    clock: Clock
-    sleep: Callable[[float], None] = time.sleep
+    expiry: Expiry
 
     def scan_arguments(self) -> Mapping[str, Any]:
         """Scan the table, whole items."""
         return {"TableName": self.table_name}
 
-    def apply(self, items: Sequence[Item], deadline: Deadline) -> PageResult:
+    def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Digest the page's items; compare those that expire soon."""
-        expiring = [item for item in items if self._expires_before(item, self.expiry_horizon)]
+        expiring = [item for item in items if self.expiry.soon(item)]
         if not expiring:
             return PageResult(items=len(items), digest=digest_items(items))
-        lasting = [item for item in items if not self._expires_before(item, self.expiry_horizon)]
-        others, read_units = self._read_other_side(expiring, deadline)
-        now = int(self.clock().timestamp())
+        lasting = [item for item in items if not self.expiry.soon(item)]
+        others, read_units = self.other.read(expiring, deadline)
         equal = absent = 0
         for item in expiring:
-            other = others.get(self._identity(item))
+            other = others.get(self.other.identity(item))
             equal += other is not None and canonical_item(other) == canonical_item(item)
-            absent += other is None and self.may_be_absent and self._expires_before(item, now)
+            absent += other is None and self.may_be_absent and self.expiry.passed(item)
         return PageResult(
             items=len(lasting),
             digest=digest_items(lasting),
@@ -313,36 +408,6 @@ class Digest:
             different=len(expiring) - equal - absent,
             read_units=read_units,
         )
-
-    def _expires_before(self, item: Item, moment: int) -> bool:
-        if self.ttl_attribute is None:
-            return False
-        # Only a Number is a TTL timestamp; DynamoDB ignores any other type.
-        expiry = item.get(self.ttl_attribute, {}).get("N")
-        if expiry is None:
-            return False
-        return self.expiry_horizon - _TTL_LOOKBACK_SECONDS < Decimal(expiry) < moment
-
-    def _identity(self, item: Item) -> bytes:
-        return canonical_item({name: item[name] for name in self.key_names})
-
-    def _read_other_side(self, items: Sequence[Item], deadline: Deadline) -> tuple[dict[bytes, Item], float]:
-        found: dict[bytes, Item] = {}
-        units = 0.0
-        for start in range(0, len(items), _KEYS_PER_GET):
-            keys = [{name: item[name] for name in self.key_names} for item in items[start : start + _KEYS_PER_GET]]
-            left: Any = {self.other_table_name: {"Keys": keys, "ConsistentRead": True}}
-            backoff = Backoff(deadline=deadline, sleep=self.sleep)
-            while left:
-                request = partial(self.dynamodb.batch_get_item, RequestItems=left, ReturnConsumedCapacity="TOTAL")
-                answer = backoff.call(request)
-                units += sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
-                for item in answer["Responses"].get(self.other_table_name, ()):
-                    found[self._identity(item)] = item
-                left = answer.get("UnprocessedKeys")
-                if left:
-                    backoff.wait()
-        return found, units
 
 
 def find_any_item(dynamodb: DynamoDBClient, table_name: str) -> int:

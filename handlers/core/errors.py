@@ -4,6 +4,26 @@ A class name here is the error name in Step Functions (Lambda reports the except
 are part of the public interface. Each message is a sentence that says what was found, what was expected and what to do.
 """
 
+from collections.abc import Mapping
+
+# A value longer than this is a mistake that its beginning shows; what to do must follow within what a cause may have.
+_LONGEST_SHOWN = 120
+
+
+def shown(value: object) -> str:
+    """How a message shows a value of the input: on one line, printable, and never long.
+
+    Look-alikes, invisible and control characters become escapes, so that the difference can be seen.
+    """
+    if isinstance(value, str):
+        text = ascii(value[: _LONGEST_SHOWN + 1])
+        return text if len(value) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(value)} characters)"
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, Mapping):
+        return "an object"
+    return "an array" if isinstance(value, list) else "a number"
+
 
 class RecoveryError(Exception):
     """Base of every error with a public name. Not raised itself."""
@@ -37,6 +57,10 @@ class RecoveryInProgress(RecoveryError):  # noqa: N818
     """Another execution holds the lock of the environment or of a table."""
 
 
+class GuardianAtWork(RecoveryInProgress):
+    """The guardian is clearing up after the incident's last execution; the orchestrator waits for it."""
+
+
 class DestinationNotEmpty(RecoveryError):  # noqa: N818
     """Items were found in the destination after its purge: something is still writing."""
 
@@ -54,7 +78,11 @@ class ReleaseIncomplete(RecoveryError):  # noqa: N818
 
 
 class FreezeIncomplete(RecoveryError):  # noqa: N818
-    """An event source mapping is being changed by somebody else. Retried by the state machine."""
+    """Something does not freeze, or not stay frozen: see the message. Retried by the state machine."""
+
+
+class DiscardIncomplete(RecoveryError):  # noqa: N818
+    """Some stream consumers do not skip the reset's records. The tables are verified, the functions stay frozen."""
 
 
 class StaleWorker(RecoveryError):  # noqa: N818

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from .errors import RecoveryError
+from .errors import RecoveryError, RecoveryInProgress
 
 # Step Functions allows 32,768 characters in a Fail state's cause; SNS subjects and people want far fewer.
 _LONGEST_CAUSE = 2000
@@ -20,7 +20,9 @@ _NEXT_STEP = (
     "otherwise mend it first. The work goes on where it stopped."
 )
 # Errors with a public name already say what to do; so does a cause that was explained in the child that failed.
-_EXPLAINED = frozenset(error.__name__ for error in RecoveryError.__subclasses__())
+_EXPLAINED = frozenset(
+    error.__name__ for base in (RecoveryError, RecoveryInProgress) for error in base.__subclasses__()
+)
 
 
 def _cut_short(text: str) -> dict[str, str] | None:
@@ -28,8 +30,8 @@ def _cut_short(text: str) -> dict[str, str] | None:
     return {"errorMessage": match["message"].replace('\\"', '"')} if match else None
 
 
-def explain(error: object, cause: object) -> tuple[str, str]:
-    """The innermost error name, and its cause as a sentence that says what to do."""
+def innermost(error: object, cause: object) -> tuple[str, str]:
+    """The innermost error name and its cause, as they are."""
     name, text = str(error or ""), str(cause or "")
     for _ in range(8):  # executions are nested three deep at most
         try:
@@ -46,7 +48,12 @@ def explain(error: object, cause: object) -> tuple[str, str]:
         else:
             break
     name = name.strip() or "States.Unknown"
-    text = text.strip()[:_LONGEST_CAUSE] or "Step Functions gave no cause."
+    return name, text.strip()[:_LONGEST_CAUSE] or "Step Functions gave no cause."
+
+
+def explain(error: object, cause: object) -> tuple[str, str]:
+    """The innermost error name, and its cause as a sentence that says what to do."""
+    name, text = innermost(error, cause)
     if name in _EXPLAINED or "start the same incident again" in text:
         return name, text
     return name, f"The recovery met an unexpected {name}: {text.rstrip('.')}. {_NEXT_STEP}"

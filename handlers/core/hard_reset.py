@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, from_iso, to_iso
+from .compare import describe_differences
 from .digest import to_hex
 from .errors import (
     DestinationNotEmpty,
@@ -23,7 +24,7 @@ from .errors import (
     StaleWorker,
     VerificationFailed,
 )
-from .ledger import Ledger, PhaseTotals, incident_partition
+from .ledger import Ledger, PageResult, PhaseTotals, incident_partition
 from .request import HardResetRequest
 from .tables import TableDescription, choose_segments, describe_table, parse_table_arn
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 MODE = "hard-reset"
+
+# Leaves the verdict in front of it well within what a cause may have.
+_LONGEST_FAILURE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +191,11 @@ class HardReset:
             ttl_attribute=ttl_attribute,
         )
 
+    def is_verified(self) -> bool:
+        """Whether the verdict is in, and good."""
+        record = self.ledger.get(*self._key)
+        return record is not None and record["phase"] == "verified"
+
     def require_phase(self, phase: str, attempt: int) -> None:
         """See that the reset is still in this phase and attempt, before a worker changes anything.
 
@@ -213,7 +222,8 @@ class HardReset:
                 "something outside the frozen functions is writing to it. Stop that writer, then start the same "
                 "incident again; it purges once more."
             )
-        self.ledger.update(*self._key, {"phase": "copy"}, only_if={})
+        # Not over a later phase or attempt: this may be a call whose answer was lost long ago.
+        self.ledger.update(*self._key, {"phase": "copy"}, only_if={"phase": "purge"})
 
     def verify(self) -> dict[str, Any]:
         """Compare the digests of both sides; returns the table's output of the contract.
@@ -264,6 +274,35 @@ class HardReset:
             only_if={},
         )
         return summary
+
+    def explain_differences(self, verdict: str, *, keys_at: str, failure: str | None) -> str:
+        """The cause of a failed verification with what the comparison item by item has found.
+
+        Counts and place come first: an orchestrator of many tables cuts causes short.
+
+        Args:
+            verdict: the cause so far.
+            keys_at: URI prefix of the objects that list the differing keys.
+            failure: why the comparison failed, where it did. It never replaces the verdict.
+        """
+        record = self._record()
+        segments, found = int(record["segments"]), PageResult()
+        for side in ("source", "destination"):
+            totals = self.ledger.totals(
+                self.incident_id, self.table_name, f"compare-{side}", int(record["verification"])
+            )
+            found = found.plus(totals.result)
+            if failure is None and totals.complete_segments != segments:
+                failure = f"only {totals.complete_segments} of {segments} segments of the {side} were compared"
+        differ = found.missing + found.extra + found.changed
+        if failure is not None:
+            so_far = f". Found so far: {describe_differences(found, keys_at)}" if differ else ""
+            return (
+                f"{verdict} Besides, the differing keys could not all be listed: {failure[:_LONGEST_FAILURE]}{so_far}"
+            )
+        if not differ:
+            return f"{verdict} Compared item by item afterwards both were equal: what differed has been undone since."
+        return f"{describe_differences(found, keys_at)} {verdict}"
 
     def _record(self) -> dict[str, Any]:
         record = self.ledger.get(*self._key)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from .clock import Clock, to_iso
+from .clock import Clock, from_iso, to_iso
 from .errors import InvalidRequest, RecoveryInProgress
 from .ledger import Ledger, incident_partition
 from .locks import PARTITION
 from .request import RecoveryRequest
+from .tables import TableDescription
 
 _RUN = "RUN"
 _UNFINISHED = "INCIDENT"
+_RUNNING, _CLOSING, _SUCCEEDED = "RUNNING", "CLOSING", "SUCCEEDED"
 SUPERSEDED = "SUPERSEDED"
 """Status of an incident whose tables a later incident recovers instead."""
 
@@ -48,7 +51,7 @@ class Incident:
                 f"{json.dumps(request.fingerprint())}. Expected the same on every start: repeat the first input, or "
                 "use another incidentId."
             )
-        if record["status"] in ("SUCCEEDED", SUPERSEDED) and record["executionArn"] != self.execution_arn:
+        if record["status"] in (_SUCCEEDED, SUPERSEDED) and record["executionArn"] != self.execution_arn:
             raise InvalidRequest(
                 f"Incident {self.incident_id!r} is over since {record['endedAt']}: {record['status']}. Expected an "
                 "unfinished one: to recover again use another incidentId."
@@ -84,8 +87,9 @@ class Incident:
         left = sorted(set(other.tables()) - set(tables))
         if left:
             raise RecoveryInProgress(
-                f"Incident {other.incident_id!r} has purged tables that are not all restored yet; of its tables this "
-                f"request lacks {', '.join(left)}. Expected to finish it first: start {other.incident_id!r} again, or "
+                f"Incident {other.incident_id!r} has purged tables, and has not restored all of them yet, or not let "
+                f"the consumers of their streams skip that; of its tables this request lacks {', '.join(left)}. "
+                f"Expected to finish it first: start {other.incident_id!r} again, or "
                 "recover all of its tables in this incident."
             )
         return other.incident_id
@@ -113,23 +117,32 @@ class Incident:
             )
 
     def _half_restored(self) -> Incident | None:
-        """Another incident that has left tables half restored, if there is one."""
+        """Another incident that has left tables half restored, or stream records to be skipped, if there is one."""
         marker = self.ledger.get(PARTITION, _UNFINISHED)
         if marker is None or marker["incidentId"] == self.incident_id:
             return None
         other = replace(self, incident_id=marker["incidentId"])
-        return other if other.must_stay_frozen() else None
+        return other if other.must_stay_frozen() or other.must_discard() else None
 
     def open(self, request: RecoveryRequest, *, supersede: str | None) -> None:
         """Record that this execution works on the incident, and that it is not over. Needs the environment's lock.
 
-        The first start's time stays. An incident that is superseded cannot be resumed any more.
+        The first start's time stays, and so does a release that has begun. An incident that is superseded cannot be
+        resumed any more.
         """
+        release_begun = self.only_release_left()
         if supersede is not None:
             self.ledger.update(
                 incident_partition(supersede), _RUN, {"status": SUPERSEDED, "endedAt": to_iso(self.clock())}, only_if={}
             )
-        run = {"status": "RUNNING", "executionArn": self.execution_arn}
+        run: dict[str, Any] = {
+            "status": _RUNNING,
+            "executionArn": self.execution_arn,
+            "streamPolicy": self.stream_policy(request),
+            "releaseBegun": release_begun,
+            "openedAt": to_iso(self.clock()),
+            "resetsBegun": None,
+        }
         if supersede is not None:
             run["supersedes"] = supersede
         first = {"request": json.dumps(request.fingerprint()), "startedAt": to_iso(self.clock())}
@@ -138,8 +151,87 @@ class Incident:
         self.ledger.put(PARTITION, _UNFINISHED, {"incidentId": self.incident_id})
 
     def end(self) -> None:
-        """Record that the incident is over, or that a failure has left nothing frozen."""
+        """Record that the incident is over, and well. After a failure the record stays, and its status tells more."""
         self.ledger.delete(PARTITION, _UNFINISHED, only_if=("incidentId", self.incident_id))
+
+    def inherit(self) -> bool:
+        """Make the incident this execution's to close; False when it was never opened. Needs the environment's lock."""
+        return self.ledger.update(self._partition, _RUN, {"executionArn": self.execution_arn}, only_if={})
+
+    def succeeded(self) -> bool:
+        """Whether the incident is over, and well."""
+        return (self.record() or {}).get("status") == _SUCCEEDED
+
+    def stream_policy(self, request: RecoveryRequest) -> str:
+        """The request's stream policy; where it has none, that of the incident's last start."""
+        return request.stream_policy or str((self.record() or {}).get("streamPolicy", "replay"))
+
+    def unattended(self) -> Incident | None:
+        """The incident that was begun last and is not closed, as it stands for the execution that works on it; or None.
+
+        Its execution may be running, or have ended without closing it.
+        """
+        marker = self.ledger.get(PARTITION, _UNFINISHED)
+        if marker is None:
+            return None
+        other = replace(self, incident_id=marker["incidentId"])
+        record = other.record() or {}
+        if record.get("status") not in (_RUNNING, _CLOSING):
+            return None
+        return replace(other, execution_arn=record["executionArn"])
+
+    def stop_resets(self) -> None:
+        """Let no hard reset of this incident begin any more: see :meth:`resets_may_begin`."""
+        self.ledger.update(self._partition, _RUN, {"status": _CLOSING}, only_if={"executionArn": self.execution_arn})
+
+    def is_closing(self) -> bool:
+        """Whether the orchestrator is at its failure: nothing of the incident may be frozen or reset any more."""
+        return (self.record() or {}).get("status") == _CLOSING
+
+    def begin_resets(self) -> None:
+        """Record that every table is prepared and everything was still frozen: from now on tables may be purged."""
+        begun = {"resetsBegun": self.execution_arn}
+        self.ledger.update(self._partition, _RUN, begun, only_if={"executionArn": self.execution_arn})
+
+    def resets_may_begin(self) -> bool:
+        """Whether the orchestrator is at its resets: past all preparation, and not yet at its failure."""
+        record = self.record()
+        return (
+            record is not None and record["status"] == _RUNNING and record.get("resetsBegun") == record["executionArn"]
+        )
+
+    def check_preparation(self, source: TableDescription, destination: TableDescription) -> datetime:
+        """See that a source is what the orchestrator restores; returns since when its backups are of this execution.
+
+        Raises:
+            InvalidRequest: it is not the table restored to the incident's restore point.
+        """
+        record = self.record() or {}
+        moment = from_iso(json.loads(record["request"])["restoreDateTime"])
+        if (source.restored_from_arn, source.restored_to) != (destination.arn, moment):
+            raise InvalidRequest(
+                f"The source {source.name} is not {destination.name} restored to {to_iso(moment)}, the restore point "
+                f"of incident {self.incident_id!r}. Expected what the orchestrator restores: leave "
+                "orchestratorExecutionArn out to reset the table by hand, when no orchestrator runs."
+            )
+        return from_iso(record["openedAt"])
+
+    def only_release_left(self) -> bool:
+        """Whether every table is verified, and the release had begun: the system may be live again."""
+        record = self.record() or {}
+        finished = {summary["tableName"] for summary in self.finished_tables()}
+        return bool(record.get("releaseBegun")) and finished.issuperset(self.tables())
+
+    def begin_release(self) -> None:
+        """Record that every table is verified and the streams may be read on: nothing is left to stay frozen for."""
+        self.ledger.update(self._partition, _RUN, {"releaseBegun": True}, only_if={"executionArn": self.execution_arn})
+
+    def must_discard(self) -> bool:
+        """Whether consumers of the tables' streams were to skip the reset's records, and have not yet."""
+        record = self.record() or {}
+        if record.get("streamPolicy") != "discard" or record.get("releaseBegun"):
+            return False
+        return any(map(self._purge_has_begun, self.tables()))
 
     def owned(self) -> bool:
         """Whether this execution works on the incident; one whose request was refused does not."""

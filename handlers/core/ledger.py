@@ -8,8 +8,9 @@ pk                        sk                                               holds
 ========================  ===============================================  ==================================
 ``INCIDENT#<id>``         ``RUN``                                          request, status, execution
 ``INCIDENT#<id>``         ``TABLE#<table>``                                phase and attempt of one hard reset
+``INCIDENT#<id>``         ``CONSUMERS``                                    who reads the tables' streams
 ``SEGMENTS#<id>#<table>`` ``<generation>#<phase>#<segment>``               checkpoint of one segment
-``FROZEN``                ``FUNCTION#<name>``                              reserved concurrency before the freeze
+``FROZEN``                ``FUNCTION#<name>``                              concurrency before the freeze
 ``FROZEN``                ``MAPPING#<uuid>``                               an event source mapping that was enabled
 ``LOCK``                  ``ENVIRONMENT``, ``TABLE#<table>``               the execution that owns it
 ``LOCK``                  ``INCIDENT``                                     the incident that is not over yet
@@ -90,14 +91,20 @@ def phase_prefix(generation: int, phase: str) -> str:
 class PageResult:
     """What a phase did with a page, or with many.
 
-    ``items``: purged, copied or digested. Only of a digest: ``expiring`` items that were compared with the other side
-    instead, ``expired`` ones that TTL has deleted there, and ``different`` ones, which should be none.
+    ``items``: purged, copied, digested or compared. Only of a digest: ``expiring`` items that were compared with the
+    other side instead, and ``different`` ones, which should be none. Of a digest and of a comparison: ``expired`` ones
+    that TTL has deleted on the other side. Only of a comparison: ``missing``, ``extra`` and ``changed`` items, and how
+    many of them were ``listed`` by their keys.
     """
 
     items: int = 0
     expiring: int = 0
     expired: int = 0
     different: int = 0
+    missing: int = 0
+    extra: int = 0
+    changed: int = 0
+    listed: int = 0
     read_units: float = 0.0
     write_units: float = 0.0
     digest: int = 0
@@ -109,10 +116,18 @@ class PageResult:
             expiring=self.expiring + other.expiring,
             expired=self.expired + other.expired,
             different=self.different + other.different,
+            missing=self.missing + other.missing,
+            extra=self.extra + other.extra,
+            changed=self.changed + other.changed,
+            listed=self.listed + other.listed,
             read_units=self.read_units + other.read_units,
             write_units=self.write_units + other.write_units,
             digest=add_digests((self.digest, other.digest)),
         )
+
+
+_COUNTS = ("items", "expiring", "expired", "different", "missing", "extra", "changed", "listed")
+"""The fields of a result that are stored as numbers, under their own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,10 +288,7 @@ class Ledger:
                 "sk": segment.sort_key,
                 "version": saved.version,
                 "complete": saved.complete,
-                "items": saved.result.items,
-                "expiring": saved.result.expiring,
-                "expired": saved.result.expired,
-                "different": saved.result.different,
+                **{name: getattr(saved.result, name) for name in _COUNTS},
                 # Capacity units are halves; strings keep them exact without DynamoDB's Decimal.
                 "readUnits": str(saved.result.read_units),
                 "writeUnits": str(saved.result.write_units),
@@ -352,10 +364,7 @@ def _checkpoint_from_wire(item: Mapping[str, Any]) -> Checkpoint:
         cursor=item["cursor"]["M"] if "cursor" in item else None,
         complete=values["complete"],
         result=PageResult(
-            items=int(values.get("items", 0)),
-            expiring=int(values.get("expiring", 0)),
-            expired=int(values.get("expired", 0)),
-            different=int(values.get("different", 0)),
+            **{name: int(values.get(name, 0)) for name in _COUNTS},
             read_units=float(values["readUnits"]),
             write_units=float(values["writeUnits"]),
             digest=from_hex(values["digest"]),

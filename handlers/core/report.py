@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .clock import to_iso
-from .freeze import saved_settings
+from .freeze import saved_consumers, saved_settings
 from .incident import Incident
 
 
@@ -28,7 +28,7 @@ def outcome(incident: Incident, *, status: str, error: str, cause: str) -> dict[
 
 
 def document(incident: Incident, output: Mapping[str, Any]) -> dict[str, Any]:
-    """The report as it is stored: the output, the request, times, and every function's saved setting."""
+    """The report as it is stored: the output, the request, times, all saved settings, the tables' stream consumers."""
     record = incident.record() or {}
     settings = saved_settings(incident.ledger, incident.incident_id)
     return {
@@ -38,12 +38,19 @@ def document(incident: Incident, output: Mapping[str, Any]) -> dict[str, Any]:
         "startedAt": record.get("startedAt"),
         "reportedAt": to_iso(incident.clock()),
         "functions": [
-            {"functionName": name, "reservedConcurrency": reserved, "state": settings.states[name]}
+            {
+                "functionName": name,
+                "reservedConcurrency": reserved,
+                "provisionedConcurrency": settings.provisioned.get(name, {}),
+                "state": settings.states[name],
+            }
             for name, reserved in settings.reserved.items()
         ],
         "eventSourceMappings": [
-            {"uuid": uuid, "functionName": name, "state": state} for uuid, (name, state) in settings.mappings.items()
+            {"uuid": uuid, "functionName": name, "state": state, "discarded": uuid in settings.discarded}
+            for uuid, (name, state) in settings.mappings.items()
         ],
+        "streamConsumers": saved_consumers(incident.ledger, incident.incident_id),
     }
 
 

@@ -12,20 +12,21 @@ from datetime import datetime
 from typing import Any
 
 from .clock import from_iso, to_iso
-from .errors import ConfirmationMismatch, InvalidRequest, SensitiveTable, UnknownTable
+from .errors import ConfirmationMismatch, InvalidRequest, SensitiveTable, UnknownTable, shown
 from .tables import TableArn, parse_table_arn
 
 _INCIDENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Step Functions adds this to the input of executions that a state machine starts.
 _ADDED_BY_STEP_FUNCTIONS = frozenset({"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"})
 _MODES = ("hard-reset", "differential")
+_STREAM_POLICIES = ("replay", "discard")
 
 
 def _object(value: object, what: str, required: Collection[str], optional: Collection[str]) -> Mapping[str, Any]:
     """``value`` as a JSON object with exactly the fields allowed."""
     if not isinstance(value, Mapping):
         raise InvalidRequest(
-            f"{what} is {_kind(value)}. Expected a JSON object with {', '.join(required)}. "
+            f"{what} is {shown(value)}. Expected a JSON object with {', '.join(required)}. "
             "Correct the input and start again."
         )
     missing = [name for name in required if name not in value]
@@ -35,7 +36,7 @@ def _object(value: object, what: str, required: Collection[str], optional: Colle
             part
             for part in (
                 f"lacks {', '.join(missing)}" if missing else "",
-                f"has the unknown field(s) {', '.join(sorted(map(str, unknown)))}" if unknown else "",
+                f"has {_unknown_fields(unknown)}" if unknown else "",
             )
             if part
         )
@@ -46,16 +47,21 @@ def _object(value: object, what: str, required: Collection[str], optional: Colle
     return value
 
 
-def _kind(value: object) -> str:
-    kinds = {type(None): "null", bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
-    return kinds.get(type(value), "a number")
+def _unknown_fields(names: Sequence[str]) -> str:
+    first = ", ".join(map(shown, sorted(names)[:3]))
+    return f"the unknown field(s) {first}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def is_incident_id(value: object) -> bool:
+    """Whether this can be an incident's id. Anything else has never been recorded."""
+    return isinstance(value, str) and _INCIDENT_ID.fullmatch(value) is not None
 
 
 def _incident_id(value: object) -> str:
-    if not isinstance(value, str) or not _INCIDENT_ID.fullmatch(value):
+    if not isinstance(value, str) or not is_incident_id(value):
         raise InvalidRequest(
-            f"incidentId is {value!r}. Expected 1 to 64 letters, digits, dots, underscores or hyphens, beginning with "
-            "a letter or digit, e.g. bad-migration-2026-11-20. Correct the input and start again."
+            f"incidentId is {shown(value)}. Expected 1 to 64 letters, digits, dots, underscores or hyphens, beginning "
+            "with a letter or digit, e.g. bad-migration-2026-11-20. Correct the input and start again."
         )
     return value
 
@@ -67,7 +73,7 @@ def _restore_time(value: object) -> datetime:
         moment = None
     if moment is None or moment.microsecond:
         raise InvalidRequest(
-            f"restoreDateTime is {value!r}. Expected a date and time with offset in whole seconds, to which PITR "
+            f"restoreDateTime is {shown(value)}. Expected a date and time with offset in whole seconds, to which PITR "
             "restores, e.g. 2026-11-20T09:00:00Z. Correct the input and start again."
         )
     return moment
@@ -75,16 +81,21 @@ def _restore_time(value: object) -> datetime:
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryRequest:
-    """The orchestrator's input."""
+    """The orchestrator's input.
+
+    ``stream_policy``: whether the consumers of the tables' streams see the reset's records after the release
+    (``replay``) or skip them (``discard``); None where the input leaves it out: as at the last start, first ``replay``.
+    """
 
     incident_id: str
     restore_time: datetime
     tables: tuple[str, ...]
     mode: str
     dry_run: bool
+    stream_policy: str | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """What every start of the same incident must agree on."""
+        """What every start of the same incident must agree on; a later start may choose another stream policy."""
         return {
             "restoreDateTime": to_iso(self.restore_time),
             "tables": sorted(self.tables),
@@ -98,12 +109,14 @@ class RecoveryRequest:
         Raises:
             InvalidRequest, ConfirmationMismatch, SensitiveTable, UnknownTable: as their names say.
         """
-        request = _object(value, "The input", ("incidentId", "restoreDateTime", "tables"), ("mode", "dryRun"))
+        request = _object(
+            value, "The input", ("incidentId", "restoreDateTime", "tables"), ("mode", "dryRun", "streamPolicy")
+        )
         incident_id = _incident_id(request["incidentId"])
         tables = _confirmed_tables(request["tables"], protected, sensitive)
         mode = request.get("mode", "hard-reset")
         if mode not in _MODES:
-            raise InvalidRequest(f"mode is {mode!r}. Expected hard-reset. Correct the input and start again.")
+            raise InvalidRequest(f"mode is {shown(mode)}. Expected hard-reset. Correct the input and start again.")
         if mode == "differential":
             raise InvalidRequest(
                 "mode is 'differential', which this version does not have yet. Expected hard-reset: leave mode out "
@@ -112,7 +125,14 @@ class RecoveryRequest:
         dry_run = request.get("dryRun", False)
         if not isinstance(dry_run, bool):
             raise InvalidRequest(
-                f"dryRun is {dry_run!r}. Expected true or false, without quotes. Correct the input and start again."
+                f"dryRun is {shown(dry_run)}. Expected true or false, without quotes. Correct the input and start "
+                "again."
+            )
+        stream_policy = request.get("streamPolicy")
+        if "streamPolicy" in request and stream_policy not in _STREAM_POLICIES:
+            raise InvalidRequest(
+                f"streamPolicy is {shown(stream_policy)}. Expected replay or discard: whether the consumers of the "
+                "tables' streams see what the reset writes. Correct the input and start again."
             )
         return cls(
             incident_id=incident_id,
@@ -120,13 +140,14 @@ class RecoveryRequest:
             tables=tables,
             mode=mode,
             dry_run=dry_run,
+            stream_policy=stream_policy,
         )
 
 
 def _confirmed_tables(value: object, protected: Collection[str], sensitive: Collection[str]) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise InvalidRequest(
-            f"tables is {_kind(value) if value != [] else 'an empty array'}. Expected an array of objects with "
+            f"tables is {shown(value) if value != [] else 'an empty array'}. Expected an array of objects with "
             "tableName and tableNameRecoveryConfirmation, one for each table to recover. Correct the input and start "
             "again."
         )
@@ -136,7 +157,7 @@ def _confirmed_tables(value: object, protected: Collection[str], sensitive: Coll
         table = _object(entry, what, ("tableName",), ("tableNameRecoveryConfirmation",))
         name = table["tableName"]
         if not isinstance(name, str):
-            raise InvalidRequest(f"{what}.tableName is {_kind(name)}. Expected a table's name. Correct the input.")
+            raise InvalidRequest(f"{what}.tableName is {shown(name)}. Expected a table's name. Correct the input.")
         if name in sensitive:
             raise SensitiveTable(
                 f"{name} is a sensitive table of this stack. No part of the system may touch it: leave it out of "
@@ -144,14 +165,20 @@ def _confirmed_tables(value: object, protected: Collection[str], sensitive: Coll
             )
         if name not in protected:
             raise UnknownTable(
-                f"{name!r} is not protected by this stack. Expected one of {', '.join(sorted(protected))}: correct "
-                "the name, or add the table to the configuration key tables and deploy."
+                f"{shown(name)} is not protected by this stack. Expected one of {_some(protected)}: correct the "
+                "name, or add the table to the configuration key tables and deploy."
             )
         confirm(table.get("tableNameRecoveryConfirmation"), name)
         if name in names:
             raise InvalidRequest(f"{name} is listed twice in tables. Expected each table once. Correct the input.")
         names.append(name)
     return tuple(names)
+
+
+def _some(names: Collection[str]) -> str:
+    """The names, or of many the first ones: the rest of the message has to stay readable."""
+    first = ", ".join(sorted(names)[:20])
+    return first if len(names) <= 20 else f"{first}, … ({len(names)} in all)"
 
 
 def confirm(confirmation: object, table_name: str) -> None:
@@ -161,7 +188,7 @@ def confirm(confirmation: object, table_name: str) -> None:
         ConfirmationMismatch: it is missing or another.
     """
     if confirmation != table_name:
-        found = "missing" if confirmation is None else repr(confirmation)
+        found = "missing" if confirmation is None else shown(confirmation)
         raise ConfirmationMismatch(
             f"tableNameRecoveryConfirmation is {found} for table {table_name}. Expected {table_name!r}, "
             "exactly: every item of that table will be deleted and replaced. If that is what you want, pass its name "
@@ -205,7 +232,7 @@ class HardResetRequest:
             )
         for name in ("backupArn", "orchestratorExecutionArn"):
             if not isinstance(request.get(name), str | None):
-                raise InvalidRequest(f"{name} is {_kind(request[name])}. Expected an ARN. Correct the input.")
+                raise InvalidRequest(f"{name} is {shown(request[name])}. Expected an ARN. Correct the input.")
         if request.get("backupArn") is not None and request.get("orchestratorExecutionArn") is None:
             raise InvalidRequest(
                 "backupArn is given without orchestratorExecutionArn. Expected neither: a hard reset by hand takes its "

@@ -7,18 +7,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from .errors import InvalidRequest, UnknownTable
+from .errors import InvalidRequest, UnknownTable, shown
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+# DynamoDB takes no other names: asked about one it answers with a ValidationException, which says nothing to do.
 _TABLE_ARN = re.compile(
-    r"arn:(?P<partition>[\w-]+):dynamodb:(?P<region>[\w-]+):(?P<account>\d{12}):table/(?P<name>[^/]+)"
+    r"arn:(?P<partition>[a-z-]+):dynamodb:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12})"
+    r":table/(?P<name>[a-zA-Z0-9_.-]{3,255})"
 )
 
 # About three minutes of work for one worker at the rate one vCPU moves items of 1 KB (some 1,400 a second): small
@@ -28,6 +30,8 @@ _BYTES_PER_SEGMENT = 256 * 1024 * 1024
 _MIN_SEGMENTS = 4
 # Keeps a Distributed Map's result array, one number a segment, far below the 256 KiB of a state's payload.
 _MAX_SEGMENTS = 1000
+# Between the clock of a Lambda function and DynamoDB's. A backup comes long after: the functions drain before it.
+_CLOCK_SKEW = timedelta(seconds=30)
 _MAX_NAME_LENGTH = 255  # DynamoDB's limit for table names
 
 
@@ -85,6 +89,8 @@ def describe_table(dynamodb: DynamoDBClient, name: str) -> TableDescription:
         KeyAttribute(name=entry["AttributeName"], role=entry["KeyType"], type=types[entry["AttributeName"]])
         for entry in sorted(table["KeySchema"], key=lambda entry: entry["KeyType"])
     )
+    # Whose source AWS does not name must not pass for one that was never restored.
+    restored_from = table["RestoreSummary"].get("SourceTableArn", "") if "RestoreSummary" in table else None
     return TableDescription(
         name=table["TableName"],
         arn=table["TableArn"],
@@ -92,7 +98,7 @@ def describe_table(dynamodb: DynamoDBClient, name: str) -> TableDescription:
         key=key,
         size_bytes=table.get("TableSizeBytes", 0),
         item_count=table.get("ItemCount", 0),
-        restored_from_arn=table.get("RestoreSummary", {}).get("SourceTableArn"),
+        restored_from_arn=restored_from,
         restored_to=table.get("RestoreSummary", {}).get("RestoreDateTime"),
     )
 
@@ -116,7 +122,7 @@ def parse_table_arn(arn: object, field: str) -> TableArn:
     match = _TABLE_ARN.fullmatch(arn) if isinstance(arn, str) else None
     if match is None:
         raise InvalidRequest(
-            f"{field} is {arn!r}. Expected the ARN of a DynamoDB table, "
+            f"{field} is {shown(arn)}. Expected the ARN of a DynamoDB table, "
             "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME. Correct the input and start again."
         )
     return TableArn(**match.groupdict())
@@ -157,8 +163,8 @@ def ttl_attribute(dynamodb: DynamoDBClient, name: str) -> str | None:
     return ttl.get("AttributeName") if ttl.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") else None
 
 
-def check_backup(dynamodb: DynamoDBClient, backup_arn: str, table_name: str) -> None:
-    """See that a backup is of this table and can be restored.
+def check_backup(dynamodb: DynamoDBClient, backup_arn: str, table_name: str, not_before: datetime) -> None:
+    """See that a backup is of this table, was taken after ``not_before`` and can be restored.
 
     Raises:
         InvalidRequest: it is not.
@@ -171,10 +177,11 @@ def check_backup(dynamodb: DynamoDBClient, backup_arn: str, table_name: str) -> 
         found = "does not exist"
     else:
         source, status = backup["SourceTableDetails"]["TableName"], backup["BackupDetails"]["BackupStatus"]
-        if (source, status) == (table_name, "AVAILABLE"):
+        taken = backup["BackupDetails"]["BackupCreationDateTime"]
+        if (source, status) == (table_name, "AVAILABLE") and taken >= not_before - _CLOCK_SKEW:
             return
-        found = f"is of table {source} and {status}"
+        found = f"is of table {source}, {status}, and from {taken.isoformat()}"
     raise InvalidRequest(
-        f"The backup {backup_arn} {found}. Expected an AVAILABLE on-demand backup of {table_name}: leave backupArn out "
-        "to have one taken, and start again."
+        f"The backup {backup_arn} {found}. Expected an AVAILABLE on-demand backup of {table_name}, taken after "
+        f"{not_before.isoformat()}: start the orchestrator again, which takes one."
     )

@@ -13,7 +13,14 @@ from .incident import Incident
 from .ledger import Ledger
 from .locks import ENVIRONMENT, Locks, table_lock
 from .request import RecoveryRequest
-from .tables import TableDescription, choose_segments, describe_table, pitr_window, restored_table_name
+from .tables import (
+    TableDescription,
+    choose_segments,
+    describe_table,
+    pitr_window,
+    restored_table_name,
+    ttl_attribute,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -47,10 +54,11 @@ def validate(
 ) -> dict[str, Any]:
     """Check a request; unless it is a dry run, take the locks and open the incident. Returns the plan.
 
-    The plan has ``incidentId``, ``restoreDateTime``, ``mode``, ``dryRun``, ``resumed``; ``tables``: what is to be done;
-    ``finishedTables``: summaries of what earlier executions of the incident have finished; ``temporaryTables``: names
-    of all the tables that the incident restores; ``settledAt``: when no worker of an aborted execution can be alive any
-    more, in the past where there was none.
+    The plan has ``incidentId``, ``restoreDateTime``, ``mode``, ``dryRun``, ``streamPolicy``, ``resumed``,
+    ``releaseBegun`` (nothing is left but to release and report); ``tables``: what is to be done; ``finishedTables``:
+    summaries of what earlier executions of the incident have finished; ``temporaryTables``: names of all the tables
+    that the incident restores; ``settledAt``: when no worker of an aborted execution can be alive any more, in the past
+    where there was none.
 
     Raises:
         InvalidRequest, ConfirmationMismatch, SensitiveTable, UnknownTable, RestoreTimeOutOfRange, RecoveryInProgress:
@@ -101,7 +109,10 @@ def validate(
         "restoreDateTime": to_iso(asked.restore_time),
         "mode": asked.mode,
         "dryRun": asked.dry_run,
+        "streamPolicy": incident.stream_policy(asked),
         "resumed": resumed,
+        # Then nothing is frozen again: the system may be live, and its streams' records are of its own work.
+        "releaseBegun": resumed and incident.only_release_left(),
         "tables": tables,
         "finishedTables": finished,
         "temporaryTables": list(restored_names.values()),
@@ -125,6 +136,8 @@ def _plan_table(
         "restoredTableArn": table.arn.removesuffix(name) + restored_name,
         "items": table.item_count,
         "bytes": table.size_bytes,
+        # TTL goes on deleting what has expired, also after the copy: an operator who sees it here can switch it off.
+        "ttlAttribute": ttl_attribute(dynamodb, name),
         "segments": choose_segments(table.size_bytes, stack.protected[name].get("segments")),
     }
 
