@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from handlers.core.errors import VerificationFailed
+
 from .leaves import (
+    BACKUP_BLUR_SECONDS,
     BACKUP_POLLS,
     CAPACITY_RETRY,
     CUT_CAUSE,
@@ -68,8 +71,9 @@ def hard_reset(config: HardResetConfig) -> Definition:
 
     Confirm the table's name, before anything else runs. Preflight: check both tables, take the lock, find where an
     earlier execution of the incident stopped. Back up the destination, unless the orchestrator has. Purge all segments
-    and prove that nothing is left. Copy all segments. Digest both sides and compare. Every failure is explained, the
-    lock given up, and the execution fails with the real error; starting the same incident again goes on from there.
+    and prove that nothing is left. Copy all segments. Digest both sides and compare the digests; where they differ,
+    compare item by item and list the differing keys for the operator. Every failure is explained, the lock given up,
+    and the execution fails with the real error; starting the same incident again goes on from there.
     """
     name, functions = config.table_name, config.functions
     every_worker = _from_plan("executionArn", "incidentId", "tableName", "sourceTableName", "keyNames")
@@ -127,8 +131,14 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 # Preflight has seen that it is of this table and available.
                 "$plan.backupArn != null",
                 then="Is the table purged already?",
-                otherwise="Back up the table",
+                otherwise="Wait until a backup holds the last write",
             ),
+            "Wait until a backup holds the last write": {
+                "Type": "Wait",
+                "Comment": "By hand nothing is frozen: whoever wrote to the table has to have stopped by now",
+                "Seconds": BACKUP_BLUR_SECONDS,
+                "Next": "Back up the table",
+            },
             "Back up the table": create_backup(
                 name, "$plan.incidentId", next_state="Wait for the backup", on_failure="Record the failure"
             ),
@@ -151,6 +161,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 _from_plan("incidentId", "tableName"),
                 next_state="Copy every segment",
                 on_failure="Record the failure",
+                lingers=True,
             ),
             "Copy every segment": _for_every_segment(
                 "copy",
@@ -172,18 +183,8 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "digest",
                 functions["digest-segment"],
                 config.concurrency,
-                items="{% $append([0..$plan.segments - 1].{'side': 'source', 'segment': $}, "
-                "[0..$plan.segments - 1].{'side': 'destination', 'segment': $}) %}",
-                selector=every_worker
-                | {
-                    "side": "{% $states.context.Map.Item.Value.side %}",
-                    "segment": "{% $states.context.Map.Item.Value.segment %}",
-                    "totalSegments": "{% $plan.segments %}",
-                    "generation": "{% $plan.verification %}",
-                    "ttlAttribute": "{% $plan.ttlAttribute %}",
-                    "expiryHorizon": "{% $expiryHorizon %}",
-                    "causeLimit": cause_limit("2 * $plan.segments"),
-                },
+                items=_BOTH_SIDES,
+                selector=every_worker | _SEGMENT_OF_A_SIDE,
                 next_state="Is every segment digested?",
             ),
             "Is every segment digested?": choice(
@@ -195,6 +196,41 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 assign={"summary": "{% $states.result.Payload %}"},
                 next_state="Unlock",
                 on_failure="Record the failure",
+                catch=[
+                    {
+                        "ErrorEquals": [VerificationFailed.__name__],
+                        "Assign": {"verdict": "{% $states.errorOutput.Cause %}"},
+                        "Output": {},
+                        "Next": "Compare every segment of both sides",
+                    }
+                ],
+            ),
+            "Compare every segment of both sides": _for_every_segment(
+                "compare",
+                functions["compare-segment"],
+                config.concurrency,
+                items=_BOTH_SIDES,
+                selector=every_worker | _SEGMENT_OF_A_SIDE,
+                next_state="Report the differences",
+                # Its Lambdas only read, and stop at their next page: nobody has to wait for them.
+                on_failure="Report the differences",
+            ),
+            "Report the differences": lambda_task(
+                functions["report-differences"],
+                _from_plan("incidentId", "tableName", "executionArn")
+                | {
+                    "verdict": "{% $verdict %}",
+                    # Of a child's answer, or of the Map as a whole; whatever it is, the verdict stands.
+                    "failure": "{% ($failed := $states.input[$exists(error)][0]; "
+                    "$exists($failed) ? $failed.{'error': error, 'cause': cause} : null) %}",
+                },
+                next_state="Record the failure",
+                on_failure="Record the failure",
+                failure_output={
+                    "error": VerificationFailed.__name__,
+                    "cause": "{% ($contains($verdict, '\"errorMessage\"') ? $parse($verdict).errorMessage : $verdict) "
+                    "& ' Besides, the differing keys could not be listed: ' & $states.errorOutput.Error %}",
+                },
             ),
             "Unlock": lambda_task(
                 functions["unlock"],
@@ -260,6 +296,22 @@ _SEGMENT: Definition = {
     "causeLimit": cause_limit("$plan.segments"),
 }
 
+_BOTH_SIDES = (
+    "{% $append([0..$plan.segments - 1].{'side': 'source', 'segment': $}, "
+    "[0..$plan.segments - 1].{'side': 'destination', 'segment': $}) %}"
+)
+"""Every segment of the source, then every segment of the destination."""
+
+_SEGMENT_OF_A_SIDE: Definition = {
+    "side": "{% $states.context.Map.Item.Value.side %}",
+    "segment": "{% $states.context.Map.Item.Value.segment %}",
+    "totalSegments": "{% $plan.segments %}",
+    "generation": "{% $plan.verification %}",
+    "ttlAttribute": "{% $plan.ttlAttribute %}",
+    "expiryHorizon": "{% $expiryHorizon %}",
+    "causeLimit": cause_limit("2 * $plan.segments"),
+}
+
 
 def _for_every_segment(
     phase: str,
@@ -269,6 +321,7 @@ def _for_every_segment(
     selector: Definition,
     next_state: str,
     items: str = "{% [0..$plan.segments - 1] %}",
+    on_failure: str = "Record the failure of a Map",
 ) -> Definition:
     """A Distributed Map whose children each call the worker until their segment is complete.
 
@@ -299,13 +352,15 @@ def _for_every_segment(
                     on_failure=failed,
                     failure_output={"error": "{% $states.errorOutput.Error %}", "cause": CUT_CAUSE},
                     retry=(CAPACITY_RETRY, _CONFLICT_RETRY),
+                    lingers=phase in ("purge", "copy"),
                 ),
                 check: choice("$states.input.complete", then=done, otherwise=work),
                 done: {"Type": "Succeed", "Output": "{% $states.input.segment %}"},
                 failed: {"Type": "Succeed", "Comment": "The parent reads the failure from the Map's result"},
             },
         },
-        # The Map aborted its children, but not their Lambdas: the lock stays, and whoever takes it over waits for them.
-        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": FAILURE, "Next": "Record the failure of a Map"}],
+        # The Map aborted its children, but not their Lambdas: after a write the lock stays, and whoever takes it over
+        # waits for them.
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": FAILURE, "Next": on_failure}],
         "Next": next_state,
     }

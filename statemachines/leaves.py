@@ -32,11 +32,11 @@ HANDLED_FAILURE: Definition = {"error": "{% $states.input.error %}", "cause": "{
 """The failure that is being handled, kept when handling it fails."""
 
 
-def record_failure_payload(*, whole_incident: bool) -> Definition:
+def record_failure_payload(*, whole_incident: bool, incident_id: str = INCIDENT_ID) -> Definition:
     """What record-outcome gets of the failure that is being handled."""
     return {
         "wholeIncident": whole_incident,
-        "incidentId": INCIDENT_ID,
+        "incidentId": incident_id,
         "executionArn": EXECUTION_ARN,
         **HANDLED_FAILURE,
     }
@@ -74,6 +74,22 @@ _LAMBDA_THROTTLED: Definition = {
     "JitterStrategy": "FULL",
 }
 
+# The answer is lost, but the function may be at work still, for its fifteen minutes: another one beside it could write
+# what is over by then. So it is waited for (as after an abort: docs/adr/0005). A function that is known to have ended,
+# by an error of its own, a timeout or a dead process, is called again at once.
+_LOST_ANSWER: Definition = {
+    "ErrorEquals": [
+        "Lambda.AWSLambdaException",
+        "Lambda.ClientExecutionTimeoutException",
+        "Lambda.SdkClientException",
+        "Lambda.ServiceException",
+        "Lambda.Unknown",
+    ],
+    "IntervalSeconds": 960,
+    "BackoffRate": 1,
+    "MaxAttempts": 6,
+}
+
 CAPACITY_RETRY: Definition = {
     # Each try is a whole invocation without progress. Ten of them, a minute apart: auto scaling has reacted by then.
     "ErrorEquals": ["CapacityExhausted"],
@@ -93,20 +109,22 @@ def lambda_task(
     assign: Mapping[str, Any] | None = None,
     failure_output: Any = None,
     retry: Sequence[Definition] = (),
+    lingers: bool = False,
+    catch: Sequence[Definition] = (),
 ) -> Definition:
     """A task that invokes a Lambda function, retries what may pass, and hands every failure to ``on_failure``.
 
     ``payload`` is the event, or one JSONata expression for it; ``output`` is the state's, by default the function's
-    answer; ``failure_output`` is what ``on_failure`` gets, by default :data:`FAILURE`; ``retry`` has precedence over
-    the general one.
+    answer; ``failure_output`` is what ``on_failure`` gets, by default :data:`FAILURE`; ``retry`` and ``catch`` have
+    precedence over the general ones. ``lingers``: a call whose answer was lost must be over before the next one.
     """
     state: Definition = {
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
         "Arguments": {"FunctionName": function_arn, "Payload": payload if isinstance(payload, str) else dict(payload)},
         "TimeoutSeconds": _LAMBDA_TIMEOUT_SECONDS,
-        "Retry": aws_retry(_LAMBDA_THROTTLED, *retry),
-        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": failure_output or FAILURE, "Next": on_failure}],
+        "Retry": aws_retry(_LAMBDA_THROTTLED, *((_LOST_ANSWER,) if lingers else ()), *retry),
+        "Catch": [*catch, {"ErrorEquals": ["States.ALL"], "Output": failure_output or FAILURE, "Next": on_failure}],
         "Output": output,
         "Next": next_state,
     }
@@ -190,8 +208,12 @@ def backup_states(*, then: str, on_failure: str, polls: int) -> dict[str, Defini
     }
 
 
-BACKUP_POLL_SECONDS = 15
-BACKUP_POLLS = 480
+BACKUP_BLUR_SECONDS = 75
+"""An on-demand backup holds all that was written up to a minute before it was asked for, nothing that was written from
+a minute after, and any part of what is between (CreateBackup's documentation). So nothing may be written for longer
+than that before, and nothing be purged for longer than that after."""
+BACKUP_POLL_SECONDS = BACKUP_BLUR_SECONDS
+BACKUP_POLLS = 96
 """Two hours: an on-demand backup is available within minutes, whatever the table's size."""
 
 

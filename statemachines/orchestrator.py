@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import hard_reset
+from .failure_path import POLLS, RELEASE_RETRY, Topic, failure_path, tell, wait
 from .leaves import (
+    BACKUP_BLUR_SECONDS,
     BACKUP_POLLS,
     CUT_CAUSE,
     EXECUTION_ARN,
     FAIL,
     FAILURE,
-    HANDLED_FAILURE,
     INCIDENT_ID,
     PICK_FIRST_FAILURE,
     Definition,
@@ -24,11 +25,10 @@ from .leaves import (
     create_backup,
     lambda_task,
     no_failures,
-    record_failure_payload,
 )
 
 # 95 % of restores end within an hour; ten hours were seen. At one look a minute a day's restore stays below 13,000 of
-# the 25,000 events of one execution (each look takes nine), next to the backup's 4,320.
+# the 25,000 events of one execution (each look takes nine), next to the backup's 900.
 RESTORE_POLL_SECONDS = 60
 RESTORE_POLLS = 1440
 
@@ -42,6 +42,7 @@ _RESTORE_QUOTA_RETRY: Definition = {
 _RESTORE_FINAL: Definition = {
     "ErrorEquals": [
         "DynamoDb.TableAlreadyExistsException",
+        "DynamoDb.TableInUseException",
         "DynamoDb.TableNotFoundException",
         "DynamoDb.InvalidRestoreTimeException",
         "DynamoDb.PointInTimeRecoveryUnavailableException",
@@ -49,12 +50,24 @@ _RESTORE_FINAL: Definition = {
     "MaxAttempts": 0,
 }
 
-# Lambda refuses to change a mapping that is still being disabled; that takes a minute or two.
-_RELEASE_RETRY: Definition = {
-    "ErrorEquals": ["ReleaseIncomplete"],
-    "IntervalSeconds": 30,
+# Somebody else's change of a mapping, or the deletion of provisioned concurrency, takes a minute or two.
+_FREEZE_RETRY: Definition = {
+    "ErrorEquals": ["FreezeIncomplete"],
+    "IntervalSeconds": 15,
     "BackoffRate": 1,
-    "MaxAttempts": 10,
+    "MaxAttempts": 20,
+}
+
+FREEZE_ROUNDS = 3
+"""How often the tables are prepared again because functions did not stay frozen. A round takes as long as a drain and a
+backup, as restores are used again; what comes back at four looks in a row does not stop by itself."""
+
+# The guardian holds the incident while it releases functions: at most thousands, at some five a second.
+_GUARDIAN_RETRY: Definition = {
+    "ErrorEquals": ["GuardianAtWork"],
+    "IntervalSeconds": 10,
+    "BackoffRate": 1,
+    "MaxAttempts": 120,
 }
 
 # Children wait out a day of restore and a week of reset; the whole may take as long as both and some more.
@@ -64,6 +77,9 @@ TIMEOUT_SECONDS = 2 * hard_reset.TIMEOUT_SECONDS
 _TABLE_CONCURRENCY = 1000
 
 _FINISHED = "$count($plan.tables)"
+
+# Names of all the incident's tables, those that an earlier execution finished included.
+_TABLE_NAMES = "{% [$plan.tables.tableName, $plan.finishedTables.tableName] %}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +109,23 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
     """Recover tables to a point in time.
 
     Validate the request; a dry run ends here with the plan. Freeze the functions. Prepare every table: restore it to a
-    new table, and back up what is there now, once the functions have drained. Only when every table is prepared, reset
-    every table by its own state machine. When every table is verified, release the functions, delete the temporary
-    tables, report and tell. A failure before the first purge releases the functions; one after it leaves them frozen.
+    new table, and back up what is there now, once the functions have drained. Only when every table is prepared, look
+    whether the functions are still frozen: what was not is frozen, and every table is prepared again, for its backup
+    may lack what that wrote. Then reset every table by its own state machine. When every table is verified, let the
+    stream consumers skip the reset's records if that was asked for, release the functions, delete the temporary tables,
+    report and tell. A failure before the first purge releases the functions; one after it leaves them frozen.
     Both are recorded, reported and told, and the same incident can be started again.
     """
     functions = config.functions
     incident = {"incidentId": "{% $plan.incidentId %}", "executionArn": EXECUTION_ARN}
+    freeze: Definition = {
+        **incident,
+        "selection": dict(config.freeze),
+        "plan": False,
+        "tables": _TABLE_NAMES,
+        "polls": "{% $polls %}",
+    }
+    release: Definition = {"discard": False, "recovered": True, "polls": "{% $polls %}"}
     return {
         "Comment": f"Recovery of the DynamoDB tables of {config.environment} to a point in time",
         "QueryLanguage": "JSONata",
@@ -118,22 +144,30 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 assign={
                     "plan": "{% $states.result.Payload %}",
                     "hardResets": dict(config.hard_resets),
+                    "polls": 0,
                     # A Distributed Map's child sees its own execution's id, not this one.
                     "orchestratorArn": EXECUTION_ARN,
                 },
                 next_state="Is it a dry run?",
                 on_failure="Record the failure",
+                retry=(_GUARDIAN_RETRY,),
             ),
             "Is it a dry run?": choice("$plan.dryRun", then="Plan the freeze", otherwise="Wait for stray workers"),
             "Wait for stray workers": {
                 "Type": "Wait",
                 "Comment": "Aborting an execution does not end its Lambdas; in the past unless a lock was taken over",
                 "Timestamp": "{% $plan.settledAt %}",
-                "Next": "Tell of the start",
+                "Next": "Is only the release left?",
             },
+            "Is only the release left?": choice(
+                # The system may be live again: to freeze it, or to discard its records, would do new damage.
+                "$plan.releaseBegun",
+                then="Release the functions",
+                otherwise="Tell of the start",
+            ),
             "Plan the freeze": lambda_task(
                 functions["freeze-functions"],
-                {**incident, "selection": dict(config.freeze), "plan": True},
+                {**incident, "selection": dict(config.freeze), "plan": True, "tables": _TABLE_NAMES},
                 next_state="Answer with the plan",
                 on_failure="Record the failure",
             ),
@@ -144,26 +178,30 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                     "status": "PLANNED",
                     "tables": "{% $plan.tables %}",
                     "functionsToFreeze": "{% $states.input.functions %}",
+                    "streamConsumers": "{% $states.input.streamConsumers %}",
                     "frozenFunctions": 0,
                     "releasedFunctions": 0,
                 },
             },
-            "Tell of the start": _tell(
-                config,
+            "Tell of the start": tell(
+                _topic(config),
                 "started",
                 {"incidentId": "{% $plan.incidentId %}", "restoreDateTime": "{% $plan.restoreDateTime %}"},
                 next_state="Freeze the functions",
             ),
             "Freeze the functions": lambda_task(
                 functions["freeze-functions"],
-                {**incident, "selection": dict(config.freeze), "plan": False},
-                assign={"drainedAt": "{% $states.result.Payload.drainedAt %}"},
+                {**freeze, "pass": 1},
+                assign={**POLLS, "freezePass": 2, "drainedAt": "{% $states.result.Payload.drainedAt %}"},
                 next_state="Are the functions frozen?",
                 on_failure="Record the failure",
+                retry=(_FREEZE_RETRY,),
+                lingers=True,
             ),
             "Are the functions frozen?": choice(
-                "$states.input.complete", then="Prepare every table", otherwise="Freeze the functions"
+                "$states.input.complete", then="Prepare every table", otherwise="Wait before freezing on"
             ),
+            "Wait before freezing on": wait(next_state="Freeze the functions"),
             "Prepare every table": _for_every_table(
                 "Prepare",
                 items="{% $plan.tables %}",
@@ -179,8 +217,48 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 next_state="Is every table prepared?",
             ),
             "Is every table prepared?": choice(
-                no_failures(_FINISHED), then="Reset every table", otherwise="Pick the first failure"
+                no_failures(_FINISHED), then="Freeze what is new", otherwise="Pick the first failure"
             ),
+            "Freeze what is new": lambda_task(
+                functions["freeze-functions"],
+                {**freeze, "pass": "{% $freezePass %}"},
+                assign={
+                    **POLLS,
+                    "freezePass": "{% $states.result.Payload.complete ? $freezePass + 1 : $freezePass %}",
+                    "drainedAt": "{% $states.result.Payload.drainedAt %}",
+                },
+                next_state="Is what is new frozen?",
+                on_failure="Record the failure",
+                retry=(_FREEZE_RETRY,),
+                lingers=True,
+            ),
+            "Is what is new frozen?": choice(
+                "$states.input.complete", then="Was everything still frozen?", otherwise="Wait before looking on"
+            ),
+            "Wait before looking on": wait(next_state="Freeze what is new"),
+            "Was everything still frozen?": {
+                "Type": "Choice",
+                "Choices": [
+                    {"Condition": "{% $states.input.changed = 0 %}", "Next": "Reset every table"},
+                    {
+                        # The first look is pass 2, and has made this 3.
+                        "Condition": f"{{% $freezePass <= {2 + FREEZE_ROUNDS} %}}",
+                        "Next": "Prepare every table",
+                    },
+                ],
+                "Default": "The functions do not stay frozen",
+            },
+            "The functions do not stay frozen": {
+                "Type": "Pass",
+                "Output": {
+                    "error": "FreezeIncomplete",
+                    "cause": "{% 'These functions were started again, or are new, at each of "
+                    f"{FREEZE_ROUNDS + 1} looks before the purge: ' & $states.input.changedNames & '. Expected the "
+                    "system to stay frozen while its tables are restored: this execution has purged nothing; stop the "
+                    "deployment, or whoever else changes these functions, then start the same incident again.' %}",
+                },
+                "Next": "Record the failure",
+            },
             "Reset every table": _for_every_table(
                 "Reset",
                 items="{% $prepared %}",
@@ -195,18 +273,48 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 next_state="Is every table verified?",
             ),
             "Is every table verified?": choice(
-                no_failures(_FINISHED), then="Release the functions", otherwise="Pick the first failure"
+                no_failures(_FINISHED), then="Shall the streams skip the reset?", otherwise="Pick the first failure"
             ),
+            "Shall the streams skip the reset?": choice(
+                "$plan.streamPolicy = 'discard'", then="Discard the stream records", otherwise="Release the functions"
+            ),
+            "Discard the stream records": lambda_task(
+                functions["release-functions"],
+                # A call whose answer was lost is waited for: it must not change a mapping after its release.
+                {**incident, "discard": True, "recovered": False, "tables": _TABLE_NAMES, "polls": "{% $polls %}"},
+                assign=POLLS,
+                next_state="Do the streams skip the reset?",
+                on_failure="Record the failure",
+                # Under this name the functions stay frozen, whatever it was: a release cannot be undone.
+                failure_output={
+                    "error": "DiscardIncomplete",
+                    "cause": "{% $states.errorOutput.Error = 'DiscardIncomplete' ? $states.errorOutput.Cause : "
+                    "'The stream records of the reset could not be discarded (' & $states.errorOutput.Error & '): ' & "
+                    "$substring($states.errorOutput.Cause, 0, 1000) & ' The tables are verified, and the functions "
+                    "stay frozen: mend this, then start the same incident again.' %}",
+                },
+                retry=(RELEASE_RETRY,),
+                lingers=True,
+            ),
+            "Do the streams skip the reset?": choice(
+                "$states.input.complete",
+                then="Wait until the stream records are discarded",
+                otherwise="Wait before discarding on",
+            ),
+            "Wait before discarding on": wait(next_state="Discard the stream records"),
+            "Wait until the stream records are discarded": wait(next_state="Release the functions"),
             "Release the functions": lambda_task(
                 functions["release-functions"],
-                incident,
+                {**incident, **release},
+                assign=POLLS,
                 next_state="Are the functions released?",
                 on_failure="Record the failure",
-                retry=(_RELEASE_RETRY,),
+                retry=(RELEASE_RETRY,),
             ),
             "Are the functions released?": choice(
-                "$states.input.complete", then="Delete the temporary tables", otherwise="Release the functions"
+                "$states.input.complete", then="Delete the temporary tables", otherwise="Wait before releasing on"
             ),
+            "Wait before releasing on": wait(next_state="Release the functions"),
             "Delete the temporary tables": _delete_temporary_tables(),
             "Write the report": lambda_task(
                 functions["write-report"],
@@ -228,108 +336,18 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 # A lock left behind is taken over from an execution that has ended.
                 on_failure="Tell of the success",
             ),
-            "Tell of the success": _tell(config, "succeeded", "{% $output %}", next_state="Done"),
+            "Tell of the success": tell(_topic(config), "succeeded", "{% $output %}", next_state="Done"),
             "Done": {"Type": "Succeed", "Output": "{% $output %}"},
             "Pick the first failure": PICK_FIRST_FAILURE,
-            "Record the failure": lambda_task(
-                functions["record-outcome"],
-                record_failure_payload(whole_incident=True),
-                assign={"failure": "{% $states.result.Payload %}"},
-                next_state="Had the work begun?",
-                on_failure="Keep the failure as it is",
-                failure_output=HANDLED_FAILURE,
-            ),
-            "Keep the failure as it is": {
-                "Type": "Pass",
-                "Comment": "The ledger cannot be reached: whether a purge has begun is unknown, so nothing is released",
-                "Assign": {"failure": "{% $states.input %}"},
-                "Next": "Tell of the failure",
-            },
-            "Had the work begun?": choice(
-                # A request that was refused has frozen nothing, locked nothing and has no report.
-                "$failure.recorded",
-                then="Is a table half restored?",
-                otherwise="Tell of the failure",
-            ),
-            "Is a table half restored?": choice(
-                "$failure.stayFrozen", then="Report the failure", otherwise="Release after the failure"
-            ),
-            "Release after the failure": lambda_task(
-                functions["release-functions"],
-                {"incidentId": INCIDENT_ID, "executionArn": EXECUTION_ARN},
-                next_state="Are the functions released after the failure?",
-                on_failure="Add that the release failed",
-                retry=(_RELEASE_RETRY,),
-            ),
-            "Add that the release failed": {
-                "Type": "Pass",
-                "Assign": {
-                    "failure": "{% $merge([$failure, {'cause': $failure.cause & ' Besides, not every function could be "
-                    "released: ' & $states.input.error & ' ' & $substring($states.input.cause, 0, 1000)}]) %}"
-                },
-                "Next": "Report the failure",
-            },
-            "Are the functions released after the failure?": choice(
-                "$states.input.complete", then="Report the failure", otherwise="Release after the failure"
-            ),
-            "Report the failure": lambda_task(
-                functions["write-report"],
-                {
-                    "incidentId": INCIDENT_ID,
-                    "executionArn": EXECUTION_ARN,
-                    "status": "FAILED",
-                    "error": "{% $failure.error %}",
-                    "cause": "{% $failure.cause %}",
-                },
-                assign={
-                    "failure": "{% $merge([$failure, "
-                    "{'cause': $failure.cause & ' Report: ' & $states.result.Payload.reportUri}]) %}"
-                },
-                next_state="Unlock after the failure",
-                on_failure="Unlock after the failure",
-            ),
-            "Unlock after the failure": lambda_task(
-                functions["unlock"],
-                {
-                    "incidentId": INCIDENT_ID,
-                    "executionArn": EXECUTION_ARN,
-                    "tableName": None,
-                    "orchestratorExecutionArn": None,
-                },
-                next_state="Tell of the failure",
-                on_failure="Tell of the failure",
-            ),
-            "Tell of the failure": _tell(
-                config,
-                "FAILED",
-                {
-                    "incidentId": INCIDENT_ID,
-                    "error": "{% $failure.error %}",
-                    "cause": "{% $failure.cause %}",
-                },
-                next_state="Hand on the failure",
-            ),
+            **failure_path(functions, _topic(config), incident_id=INCIDENT_ID, then="Hand on the failure"),
             "Hand on the failure": {"Type": "Pass", "Output": "{% $failure %}", "Next": "Fail"},
             "Fail": FAIL,
         },
     }
 
 
-def _tell(config: OrchestratorConfig, event: str, message: Any, *, next_state: str) -> Definition:
-    """Publish to the topic. A recovery does not stop because nobody could be told."""
-    return {
-        "Type": "Task",
-        "Resource": "arn:aws:states:::sns:publish",
-        "Arguments": {
-            "TopicArn": config.topic_arn,
-            "Subject": f"DynamoDB recovery in {config.environment} {event}",
-            "Message": message,
-        },
-        "Retry": aws_retry(),
-        "Catch": [{"ErrorEquals": ["States.ALL"], "Output": {}, "Next": next_state}],
-        "Output": {},
-        "Next": next_state,
-    }
+def _topic(config: OrchestratorConfig) -> Topic:
+    return Topic(arn=config.topic_arn, environment=config.environment)
 
 
 def _for_every_table(
@@ -414,7 +432,8 @@ def _restore_branch() -> Definition:
                 "Catch": [
                     {
                         # An earlier execution of the incident restored it: the name holds table, time and incident.
-                        "ErrorEquals": ["DynamoDb.TableAlreadyExistsException"],
+                        # While it is being created AWS documents the other name.
+                        "ErrorEquals": ["DynamoDb.TableAlreadyExistsException", "DynamoDb.TableInUseException"],
                         "Output": "{% $states.input %}",
                         "Assign": {"restorePolls": 0},
                         "Next": look,
@@ -474,6 +493,11 @@ def _backup_branch() -> Definition:
                 "Type": "Wait",
                 "Comment": "Invocations that were running at the freeze may still write, and must be in the backup",
                 "Timestamp": "{% $states.input.drainedAt %}",
+                "Next": "Wait until a backup holds the last write",
+            },
+            "Wait until a backup holds the last write": {
+                "Type": "Wait",
+                "Seconds": BACKUP_BLUR_SECONDS,
                 "Next": "Back up the table",
             },
             "Back up the table": create_backup(
@@ -513,7 +537,12 @@ def _reset_table() -> Definition:
                 "Retry": [
                     # The child has its own retries: only a start that was throttled is tried again.
                     {
-                        "ErrorEquals": ["StepFunctions.ExecutionLimitExceeded", "StepFunctions.ThrottlingException"],
+                        # Under both of the spellings that AWS uses for errors of this integration.
+                        "ErrorEquals": [
+                            "StepFunctions.ExecutionLimitExceeded",
+                            "StepFunctions.ExecutionLimitExceededException",
+                            "StepFunctions.ThrottlingException",
+                        ],
                         "IntervalSeconds": 5,
                         "BackoffRate": 2,
                         "MaxAttempts": 8,
