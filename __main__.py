@@ -7,6 +7,7 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 
+from components.guardian import Guardian, GuardianArgs
 from components.hard_reset import HardReset, HardResetArgs
 from components.ledger import Ledger, LedgerArgs
 from components.names import Names
@@ -26,13 +27,19 @@ names = Names(
     account=aws.get_caller_identity().account_id,
 )
 tags = {"managed-by": "dynamodb-dr", "environment": settings.environment}
+settings.check_region(names.region)
 table_keys = look_up(settings.tables)
 
-ledger = Ledger("ledger", LedgerArgs(table_name=names.ledger, tags=tags))
+ledger = Ledger("ledger", LedgerArgs(table_name=names.ledger, kms_key_arn=settings.kms_key_arn, tags=tags))
 reports = ReportBucket(
-    "reports", ReportBucketArgs(bucket_name=names.report_bucket, partition=names.partition, tags=tags)
+    "reports",
+    ReportBucketArgs(
+        bucket_name=names.report_bucket, partition=names.partition, kms_key_arn=settings.kms_key_arn, tags=tags
+    ),
 )
-notifications = Notifications("notifications", NotificationsArgs(topic_name=names.topic, tags=tags))
+notifications = Notifications(
+    "notifications", NotificationsArgs(topic_name=names.topic, kms_key_arn=settings.kms_key_arn, tags=tags)
+)
 functions = RecoveryFunctions(
     "functions",
     RecoveryFunctionsArgs(
@@ -66,6 +73,10 @@ orchestrator = Orchestrator(
         table_keys=table_keys,
         tags=tags,
     ),
+)
+Guardian(
+    "guardian-machine",
+    GuardianArgs(names=names, settings=settings, functions=functions, notifications=notifications, tags=tags),
 )
 
 pulumi.export("orchestratorStateMachineArn", orchestrator.state_machine_arn)

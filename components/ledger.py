@@ -15,10 +15,12 @@ class LedgerArgs:
 
     Args:
         table_name: physical name.
+        kms_key_arn: customer-managed key that encrypts it; None for AWS's key of DynamoDB in this account.
         tags: tags of the table.
     """
 
     table_name: str
+    kms_key_arn: str | None
     tags: Mapping[str, str]
 
 
@@ -37,7 +39,7 @@ class Ledger(pulumi.ComponentResource):
             range_key="sk",
             attributes=[{"name": "pk", "type": "S"}, {"name": "sk", "type": "S"}],
             point_in_time_recovery={"enabled": True},
-            server_side_encryption={"enabled": True},
+            server_side_encryption={"enabled": True, "kms_key_arn": args.kms_key_arn},
             deletion_protection_enabled=True,
             tags=args.tags,
             # It holds saved settings of a freeze: neither an update nor a destroy may take it away.

@@ -69,6 +69,16 @@ class Names:
         """The name of the orchestrator's state machine."""
         return self.of("orchestrator")
 
+    @property
+    def guardian(self) -> str:
+        """The name of the guardian's state machine, and of the rule that starts it."""
+        return self.of("guardian")
+
+    @property
+    def guardian_sweep(self) -> str:
+        """The name of the schedule that starts the guardian."""
+        return self.of("guardian-sweep")
+
     def state_machine_arn(self, name: str) -> str:
         """The ARN of a state machine (or of a pattern of names)."""
         return self._arn("states", f"stateMachine:{name}")

@@ -15,10 +15,12 @@ class NotificationsArgs:
 
     Args:
         topic_name: physical name.
+        kms_key_arn: customer-managed key that encrypts messages; None for AWS's key of SNS in this account.
         tags: tags of the topic.
     """
 
     topic_name: str
+    kms_key_arn: str | None
     tags: Mapping[str, str]
 
 
@@ -32,7 +34,7 @@ class Notifications(pulumi.ComponentResource):
         topic = aws.sns.Topic(
             name,
             name=args.topic_name,
-            kms_master_key_id="alias/aws/sns",
+            kms_master_key_id=args.kms_key_arn or "alias/aws/sns",
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self),
         )

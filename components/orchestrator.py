@@ -13,7 +13,7 @@ from statemachines.orchestrator import OrchestratorConfig, orchestrator
 from .hard_reset import HardReset
 from .names import Names
 from .notifications import Notifications
-from .policies import Statement, allow, deny_sensitive_tables, use_table_keys
+from .policies import Statement, allow, deny_sensitive_tables, tell, use_table_keys
 from .recovery_functions import FUNCTION_NAMES, RecoveryFunctions
 from .settings import FreezeSettings, Settings
 from .state_machine import StateMachine, StateMachineArgs
@@ -81,6 +81,7 @@ class Orchestrator(pulumi.ComponentResource):
                 ),
                 statements=_statements(names, settings, args.table_keys),
                 log_retention_days=settings.log_retention_days,
+                kms_key_arn=settings.kms_key_arn,
                 tags=args.tags,
             ),
             opts=pulumi.ResourceOptions(
@@ -146,7 +147,7 @@ def _statements(names: Names, settings: Settings, table_keys: Sequence[str]) -> 
             ["events:PutTargets", "events:PutRule", "events:DescribeRule"],
             [names.nested_execution_rule_arn()],
         ),
-        allow("Tell", ["sns:Publish"], [names.topic_arn]),
+        *tell(names, settings.kms_key_arn),
     ]
     return [
         *statements,

@@ -14,7 +14,7 @@ Statement = dict[str, Any]
 # IAM's limits, white space not counted: of all inline policies of a role together, and of one managed policy.
 INLINE_LIMIT = 10_240
 MANAGED_LIMIT = 6_144
-_RESOURCES_PER_STATEMENT = 25
+_RESOURCES_PER_STATEMENT = 18  # ARNs of tables with the longest names still fit one managed policy
 
 
 def allow(sid: str, actions: Sequence[str], resources: Sequence[str], **condition: Mapping[str, Any]) -> Statement:
@@ -47,6 +47,23 @@ def use_table_keys(names: Names, key_arns: Iterable[str], *, restore: bool = Fal
             arns,
             StringEquals={"kms:ViaService": f"dynamodb.{names.region}.amazonaws.com"},
         )
+    ]
+
+
+def use_key(sid: str, names: Names, key_arn: str | None, service: str, actions: Sequence[str]) -> list[Statement]:
+    """Use the stack's own KMS key, through one service only; nothing where the stack has none."""
+    if key_arn is None:
+        return []
+    return [
+        allow(sid, actions, [key_arn], StringEquals={"kms:ViaService": f"{service}.{names.region}.amazonaws.com"}),
+    ]
+
+
+def tell(names: Names, key_arn: str | None) -> list[Statement]:
+    """Publish to the topic. SNS encrypts a message with a data key that KMS makes and opens in the publisher's name."""
+    return [
+        allow("Tell", ["sns:Publish"], [names.topic_arn]),
+        *use_key("EncryptMessages", names, key_arn, "sns", ["kms:Decrypt", "kms:GenerateDataKey"]),
     ]
 
 

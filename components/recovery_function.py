@@ -49,6 +49,7 @@ class RecoveryFunctionArgs:
         memory_mb: memory, and with it CPU: 1,769 MB is one vCPU.
         timeout_seconds: when Lambda ends an invocation.
         log_retention_days: how long its log is kept.
+        kms_key_arn: customer-managed key that encrypts its log; None for CloudWatch Logs' own.
         tags: tags of everything.
     """
 
@@ -62,6 +63,7 @@ class RecoveryFunctionArgs:
     memory_mb: int
     timeout_seconds: int
     log_retention_days: int
+    kms_key_arn: str | None
     tags: Mapping[str, str]
 
 
@@ -77,6 +79,7 @@ class RecoveryFunction(pulumi.ComponentResource):
             f"{name}-log",
             name=f"/aws/lambda/{function_name}",
             retention_in_days=args.log_retention_days,
+            kms_key_id=args.kms_key_arn,
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self),
         )

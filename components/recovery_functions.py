@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from .names import Names
-from .policies import Statement, allow, deny_sensitive_tables, use_table_keys
+from .policies import Statement, allow, deny_sensitive_tables, use_key, use_table_keys
 from .recovery_function import RecoveryFunction, RecoveryFunctionArgs
 from .settings import FreezeSettings, Settings
 
@@ -62,7 +62,6 @@ class RecoveryFunctions(pulumi.ComponentResource):
         self._args = args
         self._may = Permissions(args.names, args.settings)
         may = self._may
-        keys = use_table_keys(args.names, args.table_keys)
         worker = Size(memory_mb=1769, timeout_seconds=args.settings.worker_timeout_seconds)  # one vCPU
         self.functions = {}
         self._add(
@@ -70,20 +69,20 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "Validates a recovery request before anything is changed",
             [
                 may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"),
-                may.on_protected_tables("DescribeTable", "DescribeContinuousBackups"),
+                may.on_protected_tables("DescribeTable", "DescribeContinuousBackups", "DescribeTimeToLive"),
                 may.on_temporary_tables("DescribeTable"),
                 may.see_executions(),
             ],
         )
         self._add(
             "freeze-functions",
-            "Sets the reserved concurrency of the system's functions to 0, saving what each had",
-            [may.ledger("GetItem", "PutItem", "UpdateItem"), *may.freeze()],
+            "Sets the concurrency of the system's functions to 0, saving what each had",
+            [may.ledger("GetItem", "PutItem", "UpdateItem", "Query"), *may.freeze()],
             size=_LONG,
         )
         self._add(
             "release-functions",
-            "Puts back every setting that the freeze changed",
+            "Puts back every setting that the freeze changed; before that, lets streams skip a reset",
             [may.ledger("GetItem", "Query", "UpdateItem"), *may.release()],
             size=_LONG,
         )
@@ -104,9 +103,9 @@ class RecoveryFunctions(pulumi.ComponentResource):
             [
                 may.ledger("GetItem", "PutItem"),
                 may.on_protected_tables("Scan", "BatchWriteItem"),
-                *keys,
             ],
             size=worker,
+            data=True,
         )
         self._add(
             "copy-segment",
@@ -115,9 +114,9 @@ class RecoveryFunctions(pulumi.ComponentResource):
                 may.ledger("GetItem", "PutItem"),
                 may.on_sources("Scan"),
                 may.on_protected_tables("BatchWriteItem"),
-                *keys,
             ],
             size=worker,
+            data=True,
         )
         self._add(
             "digest-segment",
@@ -126,15 +125,16 @@ class RecoveryFunctions(pulumi.ComponentResource):
                 may.ledger("GetItem", "PutItem"),
                 may.on_sources("Scan", "BatchGetItem"),
                 may.on_protected_tables("Scan", "BatchGetItem"),
-                *keys,
             ],
             size=worker,
+            data=True,
         )
         self._add(
             "prove-empty",
             "Proves that the destination is empty after its purge",
-            [may.ledger("GetItem", "UpdateItem"), may.on_protected_tables("Scan"), *keys],
+            [may.ledger("GetItem", "UpdateItem"), may.on_protected_tables("Scan")],
             size=_LONG,
+            data=True,
         )
         self._add(
             "verify",
@@ -142,9 +142,28 @@ class RecoveryFunctions(pulumi.ComponentResource):
             [may.ledger("GetItem", "UpdateItem", "Query")],
         )
         self._add(
+            "compare-segment",
+            "Compares the items of one segment of one side with the other, and lists the keys of those that differ",
+            [
+                may.ledger("GetItem", "PutItem"),
+                may.on_sources("Scan", "BatchGetItem"),
+                may.on_protected_tables("Scan", "BatchGetItem"),
+                *may.write_differences(),
+            ],
+            size=worker,
+            data=True,
+            variables={"REPORT_BUCKET": args.report_bucket_name},
+        )
+        self._add(
+            "report-differences",
+            "Adds to a failed verdict what differs, how often, and where the keys are",
+            [may.ledger("GetItem", "Query")],
+            variables={"REPORT_BUCKET": args.report_bucket_name},
+        )
+        self._add(
             "record-outcome",
             "Records how an execution ended, and finds the real cause of a failure",
-            [may.ledger("GetItem", "UpdateItem", "DeleteItem", "Query")],
+            [may.ledger("GetItem", "UpdateItem", "DeleteItem", "Query"), may.see_executions()],
         )
         self._add(
             "unlock",
@@ -152,9 +171,14 @@ class RecoveryFunctions(pulumi.ComponentResource):
             [may.ledger("GetItem", "UpdateItem", "DeleteItem")],
         )
         self._add(
+            "guardian",
+            "Looks what an execution that ended badly has left behind, and takes it over",
+            [may.ledger("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"), may.see_executions()],
+        )
+        self._add(
             "write-report",
             "Writes the report of a recovery",
-            [may.ledger("GetItem", "Query"), may.write_reports()],
+            [may.ledger("GetItem", "Query"), *may.write_reports()],
             variables={"REPORT_BUCKET": args.report_bucket_name},
         )
         self.register_outputs({})
@@ -166,9 +190,13 @@ class RecoveryFunctions(pulumi.ComponentResource):
         statements: Sequence[Statement],
         *,
         size: Size = _SHORT,
+        data: bool = False,
         variables: Mapping[str, pulumi.Input[str]] | None = None,
     ) -> None:
+        """Add a function; ``data``: it reads or writes items of tables, and so uses their keys."""
         args = self._args
+        # Every function uses the ledger. Without a customer-managed key anywhere this is no statement at all.
+        keys = [*([args.settings.kms_key_arn] if args.settings.kms_key_arn else []), *(args.table_keys if data else [])]
         self.functions[short_name] = RecoveryFunction(
             short_name,
             RecoveryFunctionArgs(
@@ -177,11 +205,12 @@ class RecoveryFunctions(pulumi.ComponentResource):
                 description=description,
                 code=args.code,
                 layers=args.layers,
-                statements=[*statements, *self._may.deny()],
+                statements=[*statements, *use_table_keys(args.names, keys), *self._may.deny()],
                 variables={"LEDGER_TABLE": args.ledger_table_name, **(variables or {})},
                 memory_mb=size.memory_mb,
                 timeout_seconds=size.timeout_seconds,
                 log_retention_days=args.settings.log_retention_days,
+                kms_key_arn=args.settings.kms_key_arn,
                 tags=args.tags,
             ),
             opts=pulumi.ResourceOptions(parent=self),
@@ -198,8 +227,11 @@ FUNCTION_NAMES = (
     "digest-segment",
     "prove-empty",
     "verify",
+    "compare-segment",
+    "report-differences",
     "record-outcome",
     "unlock",
+    "guardian",
     "write-report",
 )
 """Short names of all functions, needed before they exist: the freeze must leave them alone."""
@@ -242,10 +274,22 @@ class Permissions:
             "SeeOwnExecutions", ["states:DescribeExecution"], self.names.execution_arns(self.names.of("*"))[:1]
         )
 
-    def write_reports(self) -> Statement:
+    def write_reports(self) -> list[Statement]:
         """Write reports."""
-        arn = f"arn:{self.names.partition}:s3:::{self.names.report_bucket}/reports/*"
-        return allow("WriteReports", ["s3:PutObject"], [arn])
+        return self._put_objects("WriteReports", "reports")
+
+    def write_differences(self) -> list[Statement]:
+        """Write the lists of differing keys."""
+        return self._put_objects("WriteDifferences", "differences")
+
+    def _put_objects(self, sid: str, folder: str) -> list[Statement]:
+        """Each object is one PutObject, for which S3 has KMS make a data key; only multipart needs Decrypt."""
+        arn = f"arn:{self.names.partition}:s3:::{self.names.report_bucket}/{folder}/*"
+        key = self.settings.kms_key_arn
+        return [
+            allow(sid, ["s3:PutObject"], [arn]),
+            *use_key("EncryptReports", self.names, key, "s3", ["kms:GenerateDataKey"]),
+        ]
 
     def freeze(self) -> list[Statement]:
         """Freeze the functions of the selection, and no other."""
@@ -253,11 +297,21 @@ class Permissions:
         statements = [
             # Lists have no resource to name.
             allow("ListFunctions", ["lambda:ListFunctions", "lambda:ListEventSourceMappings"], ["*"]),
-            *self._selected_functions(selection, ["lambda:GetFunctionConcurrency", "lambda:PutFunctionConcurrency"]),
+            *self._selected_functions(
+                selection,
+                [
+                    "lambda:GetFunctionConcurrency",
+                    "lambda:PutFunctionConcurrency",
+                    "lambda:ListProvisionedConcurrencyConfigs",
+                    # Of an alias or a version, function:NAME:QUALIFIER.
+                    "lambda:DeleteProvisionedConcurrencyConfig",
+                ],
+            ),
         ]
         if selection.tag:
             statements.append(allow("FindTaggedFunctions", ["tag:GetResources"], ["*"]))
-        return [*statements, *self._mappings(selection), self._never_freeze_the_recovery()]
+        statements.extend(self._mappings(selection, "lambda:UpdateEventSourceMapping"))
+        return [*statements, self._never_freeze_the_recovery()]
 
     def _selected_functions(self, selection: FreezeSettings, actions: Sequence[str]) -> list[Statement]:
         statements = []
@@ -279,17 +333,20 @@ class Permissions:
                     "lambda:GetFunctionConcurrency",
                     "lambda:PutFunctionConcurrency",
                     "lambda:DeleteFunctionConcurrency",
+                    "lambda:ListProvisionedConcurrencyConfigs",
+                    # Of an alias or a version, function:NAME:QUALIFIER.
+                    "lambda:PutProvisionedConcurrencyConfig",
                 ],
                 [self.names.function_arn("*")],
             ),
-            *self._mappings(self.settings.freeze),
+            *self._mappings(self.settings.freeze, "lambda:GetEventSourceMapping", "lambda:UpdateEventSourceMapping"),
             self._never_freeze_the_recovery(),
         ]
 
-    def _mappings(self, selection: FreezeSettings) -> list[Statement]:
+    def _mappings(self, selection: FreezeSettings, *actions: str) -> list[Statement]:
         if not selection.event_source_mappings:
             return []
-        return [allow("SwitchMappings", ["lambda:UpdateEventSourceMapping"], [self.names.event_source_mapping_arn()])]
+        return [allow("SwitchMappings", actions, [self.names.event_source_mapping_arn()])]
 
     def _never_freeze_the_recovery(self) -> Statement:
         return {

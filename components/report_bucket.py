@@ -17,11 +17,13 @@ class ReportBucketArgs:
     Args:
         bucket_name: physical name, unique in the world.
         partition: the AWS partition, e.g. ``aws``.
+        kms_key_arn: customer-managed key that encrypts the reports; None for S3's own key.
         tags: tags of the bucket.
     """
 
     bucket_name: str
     partition: str
+    kms_key_arn: str | None
     tags: Mapping[str, str]
 
 
@@ -48,7 +50,7 @@ class ReportBucket(pulumi.ComponentResource):
         aws.s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encryption",
             bucket=bucket.bucket,
-            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
+            rules=[_encryption(args.kms_key_arn)],
             opts=child,
         )
         private = aws.s3.BucketPublicAccessBlock(
@@ -83,3 +85,13 @@ class ReportBucket(pulumi.ComponentResource):
         )
         self.bucket_name = bucket.bucket
         self.register_outputs({"bucketName": self.bucket_name})
+
+
+def _encryption(kms_key_arn: str | None) -> aws.s3.BucketServerSideEncryptionConfigurationRuleArgsDict:
+    """The rule of default encryption. A bucket key lets S3 ask KMS once for many objects."""
+    if kms_key_arn is None:
+        return {"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}
+    return {
+        "apply_server_side_encryption_by_default": {"sse_algorithm": "aws:kms", "kms_master_key_id": kms_key_arn},
+        "bucket_key_enabled": True,
+    }

@@ -12,6 +12,8 @@ import pulumi
 _ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _TABLE_PATTERN = re.compile(r"[A-Za-z0-9_.*?-]+")
+# A key, not an alias: IAM policies and grants know a key by its own ARN only.
+_KEY_ARN = re.compile(r"arn:aws:kms:(?P<region>[a-z0-9-]+):\d{12}:key/[A-Za-z0-9-]+")
 _DEFAULT_CONCURRENCY = 25
 # CloudWatch Logs accepts these numbers of days only.
 _RETENTION_DAYS = (
@@ -132,6 +134,7 @@ class Settings:
     worker_timeout_seconds: int
     log_retention_days: int
     powertools_layer_arn: str
+    kms_key_arn: str | None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Settings:
@@ -186,13 +189,26 @@ class Settings:
             worker_timeout_seconds=_whole_number(values, "workerTimeoutSeconds", 900, 2, 900) or 900,
             log_retention_days=retention,
             powertools_layer_arn=str(values.get("powertoolsLayerArn") or "default"),
+            kms_key_arn=_key_arn(values.get("kmsKeyArn")),
         )
+
+    def check_region(self, region: str) -> None:
+        """Check what depends on where the stack is deployed.
+
+        Raises:
+            ConfigurationError: the key is in another region, where ledger, bucket, topic and logs could not use it.
+        """
+        if self.kms_key_arn is not None and f":kms:{region}:" not in self.kms_key_arn:
+            raise ConfigurationError(
+                f"kmsKeyArn: found {self.kms_key_arn!r}. Expected a key in the stack's region, {region}: a key "
+                "encrypts what is in its own region only."
+            )
 
     @classmethod
     def load(cls) -> Settings:
         """Read and check this stack's configuration."""
         config = pulumi.Config()
-        plain = {key: config.get(key) for key in ("environment", "powertoolsLayerArn")}
+        plain = {key: config.get(key) for key in ("environment", "powertoolsLayerArn", "kmsKeyArn")}
         # Numbers, lists and objects reach the program as JSON.
         structured = {
             key: config.get_object(key)
@@ -212,6 +228,17 @@ def _table_name(key: str, value: object) -> str:
     if not isinstance(value, str) or not _TABLE_NAME.fullmatch(value):
         raise ConfigurationError(
             f"{key}: found {value!r}. Expected a table's name: 3 to 255 letters, digits, hyphens, dots, underscores."
+        )
+    return value
+
+
+def _key_arn(value: object) -> str | None:
+    if not value:
+        return None
+    if not isinstance(value, str) or not _KEY_ARN.fullmatch(value):
+        raise ConfigurationError(
+            f"kmsKeyArn: found {value!r}. Expected the ARN of a customer-managed KMS key, "
+            "arn:aws:kms:REGION:ACCOUNT:key/ID, and not an alias."
         )
     return value
 

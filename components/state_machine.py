@@ -27,6 +27,7 @@ class StateMachineArgs:
         definition: what it does.
         statements: what its role allows and denies, beyond logging and running its own Distributed Maps.
         log_retention_days: how long its log is kept.
+        kms_key_arn: customer-managed key that encrypts its log; None for CloudWatch Logs' own.
         tags: tags of everything.
     """
 
@@ -36,6 +37,7 @@ class StateMachineArgs:
     definition: Definition
     statements: Sequence[Statement]
     log_retention_days: int
+    kms_key_arn: str | None
     tags: Mapping[str, str]
 
 
@@ -51,6 +53,7 @@ class StateMachine(pulumi.ComponentResource):
             f"{name}-log",
             name=f"/aws/vendedlogs/states/{args.state_machine_name}",
             retention_in_days=args.log_retention_days,
+            kms_key_id=args.kms_key_arn,
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -101,6 +104,19 @@ class StateMachine(pulumi.ComponentResource):
                 ],
                 ["*"],
             ),
-            allow("StartOwnMaps", ["states:StartExecution"], [names.state_machine_arn(machine)]),
-            allow("WatchOwnMaps", ["states:DescribeExecution", "states:StopExecution"], names.execution_arns(machine)),
+            *(_own_maps(names, machine) if _has_distributed_map(args.definition) else []),
         ]
+
+
+def _own_maps(names: Names, machine: str) -> list[Statement]:
+    return [
+        allow("StartOwnMaps", ["states:StartExecution"], [names.state_machine_arn(machine)]),
+        allow("WatchOwnMaps", ["states:DescribeExecution", "states:StopExecution"], names.execution_arns(machine)),
+    ]
+
+
+def _has_distributed_map(definition: Definition) -> bool:
+    return any(
+        state.get("ItemProcessor", {}).get("ProcessorConfig", {}).get("Mode") == "DISTRIBUTED"
+        for state in definition["States"].values()
+    )
