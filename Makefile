@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types snapshots local-up local-down clean
+.PHONY: help demo faults test check audit format lint types snapshots local-up local-down clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,14 +21,20 @@ $(READY): requirements.txt requirements-dev.txt
 demo: $(READY) ## rehearse a recovery on the embedded AWS; writes build/drill/report.html
 	@$(BIN)/python -m localaws drill
 
+faults: $(READY) ## strike recoveries with faults at every call and state; writes build/faults/report.json
+	@$(BIN)/python -m localaws faults
+
 test: $(READY) ## run the tests
 	@$(BIN)/pytest -q -n 2 --dist loadfile
 
-check: $(READY) lint types test ## what CI runs: format, lint, types, tests
+check: $(READY) lint types audit test ## what CI runs: format, lint, types, dependencies, tests
 
 lint: $(READY) ## check format and lint
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+
+audit: $(READY) ## check dependencies: pins, consistency, known vulnerabilities (AUDIT_REQUIRED=1: fail if unknown)
+	@$(BIN)/python scripts/audit.py
 
 types: $(READY) ## check types
 	@$(BIN)/mypy

@@ -14,7 +14,8 @@ import yaml
 
 from localaws.server import ACCOUNT_ID, PROJECT_ROOT, REGION, EmbeddedAws
 
-PROGRAM_SECONDS = 120
+PROGRAM_SECONDS = 300
+"""Ends a program that hangs. This one takes three seconds on an idle computer of two cores."""
 
 # The types a key may declare in Pulumi.yaml.
 CONFIG_TYPES: dict[str, tuple[type, ...]] = {
@@ -170,16 +171,21 @@ def _run(
             "region": region or config.get("aws:region", REGION),
             "answer": str(answer_path),
         }
-        finished = subprocess.run(
-            [sys.executable, "-m", "localaws.engine"],
-            cwd=PROJECT_ROOT,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PULUMI_"))},
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_SECONDS,
-            check=False,
-        )
+        try:
+            finished = subprocess.run(
+                [sys.executable, "-m", "localaws.engine"],
+                cwd=PROJECT_ROOT,
+                env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PULUMI_"))},
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                timeout=PROGRAM_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeploymentError(
+                f"The program had not ended after {PROGRAM_SECONDS} seconds. Is this computer busy with other work?", ""
+            ) from None
         if not answer_path.exists():
             raise DeploymentError("The program's process ended without an answer.", finished.stderr[-4000:])
         answer: dict[str, Any] = json.loads(answer_path.read_text())
