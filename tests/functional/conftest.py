@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from handlers import runtime
 from handlers.core import engine
 
-from .support import ACCOUNT, BUCKET, LEDGER, ORCHESTRATOR, REGION, Steps, create_table
+from .support import ACCOUNT, BUCKET, LEDGER, ORCHESTRATOR, REGION, RESTORE_POINT, Steps, create_table
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Aws:
             SourceTableName=source, TargetTableName=target, RestoreDateTime=moment
         )
         self.table(target).restore_date_time = moment.timestamp()
+
+    def restore_anew(self, source: str, target: str) -> None:
+        """Put the table restored to the incident's restore point in the place of another one."""
+        self.dynamodb.delete_table(TableName=target)
+        self.restore(source, target, RESTORE_POINT)
 
     def set_pitr_window(self, name: str, earliest: datetime, latest: datetime) -> None:
         """Switch PITR on, with a window: moto's own begins and ends at the moment it is switched on."""

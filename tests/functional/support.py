@@ -6,17 +6,33 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from handlers import copy_segment, digest_segment, preflight, prove_empty, purge_segment, runtime, unlock, verify
+from handlers import (
+    compare_segment,
+    copy_segment,
+    digest_segment,
+    preflight,
+    prove_empty,
+    purge_segment,
+    report_differences,
+    runtime,
+    unlock,
+    verify,
+)
+from handlers.core.clock import to_iso, utc_now
+from handlers.core.incident import Incident
+from handlers.core.ledger import Ledger
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 LEDGER, BUCKET = "test-dr-ledger", "test-dr-reports"
 ORCHESTRATOR = "test-dr-orchestrator"
+RESTORE_POINT = datetime(2026, 11, 20, 9, tzinfo=UTC)
 
 Item = dict[str, Any]
 Key = tuple[tuple[str, str], ...]
@@ -160,6 +176,26 @@ def hold_lock(dynamodb: Any, name: str, owner: str, *, incident: str = "incident
     lock = {"pk": {"S": "LOCK"}, "sk": {"S": name}, "owner": {"S": owner}, "incidentId": {"S": incident}}
     settled = {"settledAt": {"S": settled_at}} if settled_at else {}
     dynamodb.put_item(TableName=LEDGER, Item={**lock, **settled})
+
+
+def open_incident(dynamodb: Any, execution: str, *, incident: str = "incident", tables: Iterable[str] = ()) -> None:
+    """Record that an orchestrator's execution works on an incident, and has begun to reset its tables."""
+    values = {
+        "status": "RUNNING",
+        "executionArn": execution,
+        "request": json.dumps({"tables": list(tables), "restoreDateTime": to_iso(RESTORE_POINT)}),
+        "openedAt": to_iso(datetime.now(UTC)),
+        "resetsBegun": execution,
+    }
+    key = {"pk": {"S": f"INCIDENT#{incident}"}, "sk": {"S": "RUN"}}
+    dynamodb.put_item(TableName=LEDGER, Item={**key, **{name: {"S": value} for name, value in values.items()}})
+
+
+def begin_resets(dynamodb: Any, execution: str | None, incident: str = "incident") -> None:
+    """Let an orchestrator's execution be past its preparation."""
+    assert execution
+    book = Ledger(dynamodb, LEDGER)
+    Incident(ledger=book, clock=utc_now, incident_id=incident, execution_arn=execution).begin_resets()
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -343,6 +379,28 @@ class Steps:
         """The verdict."""
         return invoke(verify.handler, {field: plan[field] for field in ("incidentId", "tableName")})
 
+    def compare(
+        self, plan: Mapping[str, Any], context: Callable[[], Context] = Context, *, horizon: int = 2_000_000_000
+    ) -> int:
+        """Compare every segment of both sides item by item; returns how many invocations it took."""
+        return sum(
+            until_complete(compare_segment.handler, self.digest_event(plan, side, segment, horizon=horizon), context)
+            for side in ("source", "destination")
+            for segment in range(plan["segments"])
+        )
+
+    def report_differences(
+        self, plan: Mapping[str, Any], verdict: Exception, failure: Mapping[str, str] | None = None
+    ) -> Any:
+        """The failed verdict with what the comparison found; ``verdict`` arrives as Lambda reports an error."""
+        event = {
+            **{field: plan[field] for field in ("incidentId", "tableName")},
+            "executionArn": self.execution_arn,
+            "verdict": json.dumps({"errorMessage": str(verdict), "errorType": type(verdict).__name__}),
+            "failure": failure,
+        }
+        return invoke(report_differences.handler, event)
+
     def run(self, context: Callable[[], Context] = Context) -> Any:
         """Everything, from where the incident stopped; returns the verdict."""
         plan = self.preflight()
@@ -358,7 +416,7 @@ class Steps:
 
 
 def give_up_locks(
-    execution_arn: str, table: str | None = None, *, incident: Any = "incident", parent: str | None = None
+    execution_arn: str, table: str | None = None, *, incident: Any = "incident", parent: Any = None
 ) -> None:
     """Unlock: a hard reset's table, or all that an orchestrator holds."""
     event = {
@@ -385,6 +443,23 @@ def checkpoints(dynamodb: Any, phase: str) -> Iterator[Item]:
     for (_, sort_key), item in ledger_items(dynamodb, "SEGMENTS#").items():
         if sort_key.split("#")[1] == phase:
             yield item
+
+
+def listed_differences(s3: Any, prefix: str = "differences/") -> list[tuple[str, Item]]:
+    """What the objects under a prefix list: kind and key in wire form (binary as base64), sorted."""
+    found = []
+    for name in object_names(s3, prefix):
+        body = s3.get_object(Bucket=BUCKET, Key=name)["Body"].read().decode("ascii")
+        assert body.endswith("\n")
+        found += [json.loads(line) for line in body.splitlines()]
+    assert all(set(entry) == {"difference", "key"} for entry in found)
+    return sorted(((entry["difference"], entry["key"]) for entry in found), key=repr)
+
+
+def object_names(s3: Any, prefix: str = "differences/") -> list[str]:
+    """Names of the report bucket's objects under a prefix."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, clients: Mapping[str, Any]) -> None:

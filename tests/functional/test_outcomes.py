@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from handlers import freeze_functions, record_outcome, release_functions, validate_request, write_report
+from handlers import freeze_functions, record_outcome, release_functions, runtime, validate_request, write_report
 from handlers.core import errors
 from handlers.core.clock import from_iso, to_iso
 from handlers.core.tables import restored_table_name
@@ -16,17 +17,24 @@ from handlers.core.tables import restored_table_name
 from .conftest import Aws
 from .fake_lambda import FakeFunction, FakeLambda, FakeMapping, FakeTagging
 from .support import (
+    ACCOUNT,
     BUCKET,
+    REGION,
     Context,
+    FailCalls,
     Steps,
+    begin_resets,
     create_table,
     give_up_locks,
+    hold_lock,
     invoke,
     ledger_items,
     lock_names,
     make_items,
     put_all,
+    scan_all,
     stand_in,
+    throttling,
 )
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -34,7 +42,9 @@ TABLES = ("test-languages", "test-licenses")
 KEY = (("id", "S"),)
 
 
-def validate(execution: str, *, incident: str = "incident", tables: tuple[str, ...] = TABLES, hours: int = 1) -> Any:
+def validate(
+    execution: str, *, incident: str = "incident", tables: tuple[str, ...] = TABLES, hours: int = 1, **more: Any
+) -> Any:
     """Validate, lock and open."""
     return invoke(
         validate_request.handler,
@@ -43,6 +53,7 @@ def validate(execution: str, *, incident: str = "incident", tables: tuple[str, .
                 "incidentId": incident,
                 "restoreDateTime": to_iso(NOW - timedelta(hours=hours)),
                 "tables": [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in tables],
+                **more,
             },
             "executionArn": execution,
             "environment": "test",
@@ -94,6 +105,7 @@ def reset(aws: Aws, table: str, plan_only: bool = False, *, incident: str = "inc
         segments=2,
         parent=lock_names(aws.dynamodb)[f"TABLE#{table}"],
     )
+    begin_resets(aws.dynamodb, steps.parent, incident)
     plan = steps.preflight()
     if not plan_only:
         steps.empty(plan)
@@ -125,6 +137,55 @@ def test_a_failure_after_preflight_releases(aws: Aws, first: str) -> None:
     assert record(first, "X", "y")["stayFrozen"] is False
 
 
+def test_a_child_that_outlives_its_parent_purges_nothing(aws: Aws, first: str) -> None:
+    """The functions are released on a table that a child, which Step Functions failed to stop, purges after that."""
+    child = reset(aws, "test-licenses", plan_only=True)
+    plan = child.preflight()
+    before = scan_all(aws.dynamodb, "test-licenses")
+    assert before
+    assert record(first, "States.Timeout", "y")["stayFrozen"] is False
+    lock = ledger_items(aws.dynamodb)["LOCK", "TABLE#test-licenses"]
+    assert lock["owner"]["S"] == first
+    assert from_iso(lock["settledAt"]["S"]) > datetime.now(UTC) + timedelta(minutes=15)
+    with pytest.raises(errors.StaleWorker):
+        child.purge(plan, lambda: Context(seconds=900))
+    assert scan_all(aws.dynamodb, "test-licenses") == before
+    # A child that only begins now finds the door closed, and takes nothing along.
+    later = replace(child, execution_arn=aws.start_execution("later"))
+    with pytest.raises((errors.StaleWorker, errors.InvalidRequest)):
+        later.preflight()
+    assert lock_names(aws.dynamodb)["TABLE#test-licenses"] == first
+
+
+def test_a_lock_taken_back_of_one_that_ended_is_not_waited_for_anew(aws: Aws, first: str) -> None:
+    """A resumption waits sixteen minutes that are long over."""
+    child = reset(aws, "test-licenses", plan_only=True)
+    aws.abort(child.execution_arn)
+    ended = runtime.client("stepfunctions").describe_execution(executionArn=child.execution_arn)["stopDate"]
+    record(first, "X", "y")
+    lock = ledger_items(aws.dynamodb)["LOCK", "TABLE#test-licenses"]
+    assert (lock["owner"]["S"], lock["settledAt"]["S"]) == (first, to_iso(ended + timedelta(seconds=960)))
+
+
+def test_streams_to_be_skipped_are_not_released_by_another_incident(aws: Aws, first: str) -> None:
+    """The incident of another table releases everything, and the consumers get the reset that was to be discarded."""
+    validate(first, tables=("test-licenses", "test-languages"), streamPolicy="discard")
+    reset(aws, "test-licenses")
+    reset(aws, "test-languages")
+    assert record(first, "DiscardIncomplete", "y")["stayFrozen"] is True
+    give_up_locks(first)
+    with pytest.raises(errors.RecoveryInProgress, match="skip"):
+        validate(aws.start_execution("other"), incident="other", tables=("test-languages",), hours=2)
+    assert validate(aws.start_execution("again"))["streamPolicy"] == "discard", "left out: as at the last start"
+
+
+def test_locks_of_others_are_not_taken_back(aws: Aws, first: str) -> None:
+    """A failing orchestrator takes the lock from under a reset of another incident."""
+    hold_lock(aws.dynamodb, "TABLE#test-licenses", "somebody-else", incident="another")
+    record(first, "X", "y")
+    assert lock_names(aws.dynamodb)["TABLE#test-licenses"] == "somebody-else"
+
+
 def test_a_failure_after_a_purge_began_keeps_the_functions_frozen(aws: Aws, first: str) -> None:
     """The functions are released on a table of which half the items are gone."""
     steps = reset(aws, "test-licenses", plan_only=True)
@@ -149,6 +210,30 @@ def test_a_failure_after_every_table_is_verified_releases(aws: Aws, first: str) 
     answer = record(first, "X", "y")
     assert (answer["stayFrozen"], answer["recorded"]) == (False, True)
     assert run_record(aws)["status"] == {"S": "FAILED"}
+
+
+@pytest.mark.parametrize("error", ["DiscardIncomplete", "RecoveryAborted"])
+def test_streams_that_are_not_skipped_keep_the_functions_frozen(aws: Aws, first: str, error: str) -> None:
+    """The functions are released, and their consumers get the reset that the operator wanted to be discarded."""
+    validate(first, streamPolicy="discard")
+    reset(aws, "test-licenses")
+    reset(aws, "test-languages")
+    answer = record(first, error, "The mapping m-1 does not discard. Look, then start the same incident again.")
+    assert (answer["stayFrozen"], answer["recorded"]) == (True, True)
+    assert answer["error"] == error
+    assert ("have not skipped" in answer["cause"]) is (error != "DiscardIncomplete")
+
+
+def test_streams_that_were_skipped_keep_nothing_frozen(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One function cannot be put back, and all the others go back to zero for records that were discarded long ago."""
+    functions = FakeLambda()
+    stand_in(monkeypatch, {"lambda": functions, "resourcegroupstaggingapi": FakeTagging({})})
+    validate(first, streamPolicy="discard")
+    reset(aws, "test-licenses")
+    reset(aws, "test-languages")
+    event = {"incidentId": "incident", "executionArn": first, "discard": False, "recovered": True, "polls": 0}
+    invoke(release_functions.handler, event)
+    assert record(first, "ReleaseIncomplete", "y")["stayFrozen"] is False
 
 
 def test_success(aws: Aws, first: str) -> None:
@@ -183,6 +268,26 @@ def test_a_request_without_an_incident(aws: Aws, first: str, incident: Any) -> N
     before = ledger_items(aws.dynamodb)
     assert record(first, "InvalidRequest", "x", incident=incident)["recorded"] is False
     give_up_locks(aws.start_execution("second"), incident=incident)
+    assert ledger_items(aws.dynamodb) == before
+
+
+@pytest.mark.parametrize("incident", ["", "i" * 3000, "a\x00b", " incident", "\ud800"])
+def test_an_incident_that_cannot_be_one_is_not_looked_up(aws: Aws, first: str, incident: str) -> None:
+    """DynamoDB refuses a key of more than 2,048 bytes: the refusal is hidden behind that, after minutes of retries."""
+    client = runtime.client("dynamodb")
+    # Whatever the emulator takes: nothing is asked at all.
+    with FailCalls(client, "GetItem", lambda: throttling("GetItem"), lambda _: True) as asked:
+        assert record(first, "InvalidRequest", "x", incident=incident)["recorded"] is False
+        give_up_locks(first, incident=incident)
+    assert asked.calls == 0
+    assert len(lock_names(aws.dynamodb)) == 3
+
+
+@pytest.mark.parametrize("parent", [7.5, ["a"], {"a": None}, True])
+def test_a_parent_that_cannot_be_one_has_lent_no_lock(aws: Aws, first: str, parent: Any) -> None:
+    """A refused hard reset crashes while it gives up locks it never had; or gives somebody's lock to a number."""
+    before = ledger_items(aws.dynamodb)
+    give_up_locks(first, "test-licenses", parent=parent)
     assert ledger_items(aws.dynamodb) == before
 
 
@@ -241,16 +346,28 @@ def use(monkeypatch: pytest.MonkeyPatch, fake: FakeLambda) -> None:
     stand_in(monkeypatch, {"lambda": fake, "resourcegroupstaggingapi": FakeTagging(fake.functions)})
 
 
+STREAM = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{TABLES[0]}/stream/2026-11-20T08:00:00.000"
+
+
 def freeze(execution: str, incident: str = "incident") -> None:
     """Freeze every function of the system."""
     selection: dict[str, Any] = {"namePrefix": "test-app-", "tag": None, "exclude": [], "eventSourceMappings": True}
-    event = {"incidentId": incident, "executionArn": execution, "selection": selection, "plan": False}
+    event = {
+        "incidentId": incident,
+        "executionArn": execution,
+        "selection": selection,
+        "plan": False,
+        "pass": 1,
+        "polls": 0,
+        "tables": TABLES,
+    }
     assert invoke(freeze_functions.handler, event)["complete"] is True
 
 
 def release(execution: str, incident: str = "incident") -> Any:
     """Release them."""
-    return invoke(release_functions.handler, {"incidentId": incident, "executionArn": execution})
+    event = {"incidentId": incident, "executionArn": execution, "discard": False, "recovered": False, "polls": 0}
+    return invoke(release_functions.handler, event)
 
 
 def test_the_report(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,8 +498,12 @@ def test_a_reset_by_hand_of_a_half_restored_incident_is_refused(aws: Aws, half_w
 def test_the_report_names_event_source_mappings(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that stays off after the recovery is in no report: nobody looks for it."""
     fake = FakeLambda(
-        {"test-app-a": FakeFunction(5), "test-app-b": FakeFunction(None)},
-        {"m-a": FakeMapping("test-app-a"), "m-b": FakeMapping("test-app-b"), "m-off": FakeMapping("test-app-a", False)},
+        {"test-app-a": FakeFunction(5, provisioned={"live": 3}), "test-app-b": FakeFunction(None)},
+        {
+            "m-a": FakeMapping("test-app-a", source=STREAM),
+            "m-b": FakeMapping("test-app-b"),
+            "m-off": FakeMapping("test-app-a", False),
+        },
     )
     use(monkeypatch, fake)
     freeze(first)
@@ -392,7 +513,12 @@ def test_the_report_names_event_source_mappings(aws: Aws, first: str, monkeypatc
     key = output["reportUri"].removeprefix(f"s3://{BUCKET}/")
     stored = json.loads(aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
     assert stored["eventSourceMappings"] == [
-        {"uuid": "m-a", "functionName": "test-app-a", "state": "released"},
-        {"uuid": "m-b", "functionName": "test-app-b", "state": "gone"},
+        {"uuid": "m-a", "functionName": "test-app-a", "state": "released", "discarded": False},
+        {"uuid": "m-b", "functionName": "test-app-b", "state": "gone", "discarded": False},
     ]
+    assert stored["streamConsumers"] == [
+        {"tableName": TABLES[0], "functionName": "test-app-a", "uuid": "m-a", "enabled": True, "frozen": True}
+    ]
+    provisioned = {entry["functionName"]: entry["provisionedConcurrency"] for entry in stored["functions"]}
+    assert provisioned == {"test-app-a": {"live": 3}, "test-app-b": {}}
     assert len(stored["functions"]) == 2

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from handlers import runtime
 from handlers.core import errors
-from handlers.core.clock import from_iso
+from handlers.core.clock import from_iso, to_iso
 
 from .conftest import Aws
 from .support import (
+    LEDGER,
     REGION,
+    RESTORE_POINT,
     Steps,
     create_table,
     hold_lock,
     ledger_items,
     lock_names,
     make_items,
+    open_incident,
     put_all,
     scan_all,
     table_arn,
@@ -52,6 +55,8 @@ def orchestrated(aws: Aws, steps: Steps) -> Steps:
     parent = aws.start_execution("parent")
     for name in ("ENVIRONMENT", f"TABLE#{steps.table}"):
         hold_lock(aws.dynamodb, name, parent, incident=steps.incident_id)
+    open_incident(aws.dynamodb, parent, incident=steps.incident_id, tables=[steps.table])
+    aws.restore_anew(steps.table, steps.source)
     return replace(steps, parent=parent)
 
 
@@ -222,7 +227,14 @@ def test_the_lock_of_an_ended_execution(aws: Aws, tables: Steps, forgotten: bool
     if forgotten:
         tables = replace(tables, execution_arn=tables.execution_arn + "-90-days-ago")
     tables.preflight()
-    if not forgotten:
+    if forgotten:
+        aws.dynamodb.update_item(
+            TableName=LEDGER,
+            Key={"pk": {"S": "LOCK"}, "sk": {"S": "TABLE#test-licenses"}},
+            UpdateExpression="SET acquiredAt = :then",
+            ExpressionAttributeValues={":then": {"S": "2026-01-01T00:00:00Z"}},
+        )
+    else:
         aws.abort(tables.execution_arn)
     second = replace(tables, execution_arn=aws.start_execution("second"))
     assert second.preflight()["phase"] == "purge"
@@ -244,9 +256,51 @@ def test_the_lock_of_the_orchestrator_that_started_it(aws: Aws, tables: Steps) -
 
 def test_a_backup_of_this_table(aws: Aws, tables: Steps) -> None:
     """The backup is lost on the way: another one is taken, of what the purge has left."""
-    backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
     child = orchestrated(aws, tables)
+    backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
     assert child.preflight(child.request(backupArn=backup))["backupArn"] == backup
+
+
+def change_run(aws: Aws, name: str, value: str) -> None:
+    """Change a field of the incident's record."""
+    aws.dynamodb.update_item(
+        TableName=LEDGER,
+        Key={"pk": {"S": "INCIDENT#incident"}, "sk": {"S": "RUN"}},
+        UpdateExpression="SET #name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": {"S": value}},
+    )
+
+
+def test_an_old_backup_of_this_table(aws: Aws, tables: Steps) -> None:
+    """A backup of last week stands for the one that was to be taken: what was written since is purged for good."""
+    child = orchestrated(aws, tables)
+    backup = aws.dynamodb.create_backup(TableName=tables.table, BackupName="dr-b")["BackupDetails"]["BackupArn"]
+    change_run(aws, "openedAt", to_iso(datetime.now(UTC) + timedelta(hours=1)))
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="taken after"):
+        child.preflight(child.request(backupArn=backup))
+    assert ledger_items(aws.dynamodb) == before
+
+
+def test_a_reset_before_the_orchestrators_own(aws: Aws, tables: Steps) -> None:
+    """By naming the running orchestrator a reset by hand purges a table whose functions and backup are not ready."""
+    child = orchestrated(aws, tables)
+    change_run(aws, "resetsBegun", "")
+    with pytest.raises(errors.StaleWorker, match="still preparing"):
+        child.preflight()
+    assert lock_names(aws.dynamodb)[f"TABLE#{tables.table}"] == child.parent
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
+
+
+def test_a_source_that_the_orchestrator_did_not_restore(aws: Aws, tables: Steps) -> None:
+    """In the orchestrator's name a table is reset from somewhere else, and the incident can never be resumed."""
+    child = orchestrated(aws, tables)
+    aws.restore(tables.table, "dr-test.other", RESTORE_POINT - timedelta(days=1))
+    before = ledger_items(aws.dynamodb)
+    with pytest.raises(errors.InvalidRequest, match="Expected what the orchestrator restores"):
+        replace(child, source="dr-test.other").preflight()
+    assert ledger_items(aws.dynamodb) == before
 
 
 def test_a_backup_of_another_table(aws: Aws, tables: Steps) -> None:

@@ -10,12 +10,23 @@ from typing import Any
 import pytest
 
 from handlers import copy_segment, digest_segment, purge_segment, runtime
-from handlers.core.clock import from_iso, to_iso
-from handlers.core.errors import FINAL_ERRORS, InvalidRequest, RecoveryInProgress, StaleWorker, VerificationFailed
+from handlers.core import engine
+from handlers.core.clock import from_iso, to_iso, utc_now
+from handlers.core.errors import (
+    FINAL_ERRORS,
+    CheckpointConflict,
+    InvalidRequest,
+    RecoveryInProgress,
+    StaleWorker,
+    VerificationFailed,
+)
+from handlers.core.hard_reset import HardReset
+from handlers.core.ledger import Ledger
 
 from .conftest import Aws
 from .support import (
     LEDGER,
+    LeaveUnprocessed,
     Steps,
     checkpoints,
     create_table,
@@ -26,6 +37,7 @@ from .support import (
     lock_names,
     make_items,
     one_page,
+    open_incident,
     put_all,
     scan_all,
 )
@@ -102,6 +114,42 @@ def test_a_stale_purge_worker(aws: Aws, reset: Steps, lose: Callable[[Aws], None
     assert scan_all(aws.dynamodb, reset.table) == before
 
 
+@losses
+@pytest.mark.parametrize("handler", [purge_segment.handler, copy_segment.handler])
+def test_a_worker_that_is_stale_after_a_back_off(
+    aws: Aws, reset: Steps, lose: Callable[[Aws], None], handler: Callable[..., dict[str, Any]]
+) -> None:
+    """A throttled batch is sent again minutes later, when the table is recovered and in service."""
+    plan = reset.preflight()
+    if handler is copy_segment.handler:
+        reset.empty(plan)
+    before = len(scan_all(aws.dynamodb, reset.table))
+    phase = "purge" if handler is purge_segment.handler else "copy"
+    with (
+        LeaveUnprocessed(runtime.data_client(), processed=1) as batches,
+        AfterWrites(1, lambda: lose(aws)),
+        pytest.raises(StaleWorker, match="does not hold the lock"),
+    ):
+        invoke(handler, {**reset.event(plan, 0), "phase": phase})
+    assert batches.left == PAGE - 1
+    assert abs(len(scan_all(aws.dynamodb, reset.table)) - before) == 1
+
+
+def test_a_proof_whose_answer_was_lost_comes_too_late(aws: Aws, reset: Steps) -> None:
+    """The table is verified; a proof that still ran takes it back to the copy, and out of the report."""
+    plan = reset.preflight()
+    reset.empty(plan)
+    reset.copy(plan)
+    reset.digest(plan)
+    reset.verify(plan)
+    empty = HardReset(
+        ledger=Ledger(aws.dynamodb, LEDGER), clock=utc_now, incident_id=reset.incident_id, table_name=reset.table
+    )
+    assert empty.is_verified()
+    empty.purged(0)
+    assert empty.is_verified()
+
+
 def test_a_purge_worker_while_the_next_execution_copies(aws: Aws, reset: Steps) -> None:
     """The whole story: aborted in the middle, taken over, purged, copied; then the old worker goes on with page two."""
     plan, second = reset.preflight(), replace(reset, execution_arn=aws.start_execution("second"))
@@ -113,14 +161,19 @@ def test_a_purge_worker_while_the_next_execution_copies(aws: Aws, reset: Steps) 
         second.empty(theirs)
         second.copy(theirs)
 
-    with AfterWrites(1, next_execution), pytest.raises(StaleWorker, match="does not hold the lock"):
+    # Where the next execution took longer than the time between two checkpoints, the checkpoint stops it first.
+    with AfterWrites(1, next_execution), pytest.raises((StaleWorker, CheckpointConflict)):
         invoke(purge_segment.handler, reset.event(plan, 0))
     assert scan_all(aws.dynamodb, reset.table) == scan_all(aws.dynamodb, reset.source)
     assert len(scan_all(aws.dynamodb, reset.table)) == ITEMS
 
 
-def test_a_purge_worker_in_the_copy_of_its_own_execution(aws: Aws, reset: Steps) -> None:
+def test_a_purge_worker_in_the_copy_of_its_own_execution(
+    aws: Aws, reset: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An invocation that Step Functions gave up purges on while its successor's execution copies already."""
+    # Without a checkpoint in between, which would stop it as well.
+    monkeypatch.setattr(engine, "_CHECKPOINT_SECONDS", 3600.0)
     plan = reset.preflight()
 
     def successor() -> None:
@@ -321,6 +374,8 @@ def child(aws: Aws, reset: Steps) -> Steps:
     """The reset as an orchestrator's child; the table's lock has to settle still."""
     parent = aws.start_execution("parent")
     hold_lock(aws.dynamodb, "ENVIRONMENT", parent)
+    open_incident(aws.dynamodb, parent, tables=["test-licenses"])
+    aws.restore_anew(reset.table, reset.source)
     hold_lock(aws.dynamodb, LOCK, parent, settled_at=to_iso(datetime.now(UTC) + timedelta(minutes=5)))
     return replace(reset, parent=parent)
 
@@ -358,14 +413,6 @@ def test_a_lock_of_somebody_else_goes_nowhere(aws: Aws, child: Steps) -> None:
 def test_what_was_given_back_the_parent_gives_up(aws: Aws, child: Steps) -> None:
     """The lock that came back stays behind when the orchestrator ends."""
     assert child.parent
-    aws.dynamodb.put_item(
-        TableName=LEDGER,
-        Item={
-            "pk": {"S": "INCIDENT#incident"},
-            "sk": {"S": "RUN"},
-            "request": {"S": '{"tables": ["test-licenses"]}'},
-        },
-    )
     child.preflight()
     child.unlock()
     give_up_locks(child.parent)

@@ -145,7 +145,13 @@ class FakeDynamoDB:
             assert len({table.identity(key) for key in keys}) == len(keys)
             later = [key for key in keys if self.unprocessed()]
             now = [table.identity(key) for key in reversed(keys) if key not in later]
-            found[name] = [copy.deepcopy(table.items[key]) for key in now if key in table.items]
+            names = wanted.get("ExpressionAttributeNames", {})
+            read = [names[name] for name in wanted.get("ProjectionExpression", "").split(", ") if name]
+            found[name] = [
+                copy.deepcopy({name: value for name, value in table.items[key].items() if name in read or not read})
+                for key in now
+                if key in table.items
+            ]
             if later:
                 left[name] = {**wanted, "Keys": later}
         return {"Responses": found, "UnprocessedKeys": left, "ConsumedCapacity": [{"CapacityUnits": 0.5}]}

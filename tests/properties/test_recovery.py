@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from handlers.core import engine
 from handlers.core.clock import Deadline
-from handlers.core.digest import digest_items
-from handlers.core.engine import BatchWriter, Copy, Digest, Engine, Phase, Purge
+from handlers.core.compare import Compare, Difference
+from handlers.core.digest import canonical_item, digest_items
+from handlers.core.engine import BatchReader, BatchWriter, Copy, Digest, Engine, Expiry, Phase, Purge
 from handlers.core.errors import CapacityExhausted, VerificationFailed
 from handlers.core.hard_reset import HardReset
 from handlers.core.ledger import Checkpoint, Ledger, PageResult, SegmentId
@@ -63,6 +64,8 @@ class World:
     tick: float = 1.0
     ttl_attribute: str | None = None
     dynamodb: FakeDynamoDB = field(init=False)
+    found: list[tuple[str, str]] = field(default_factory=list)
+    """Differences: kind and key."""
 
     def __post_init__(self) -> None:
         self.dynamodb = FakeDynamoDB(
@@ -85,23 +88,34 @@ class World:
             "copy": Copy(source_table_name="source", writer=writer),
             "verify-source": self.digest("source", "destination"),
             "verify-destination": self.digest("destination", "source"),
+            "compare-source": self.compare("source", "destination"),
+            "compare-destination": self.compare("destination", "source"),
         }
         return phases[name]
 
     def digest(self, side: str, other: str) -> Digest:
         """The digest of one side."""
-        client: Any = self.dynamodb
-        return Digest(
-            dynamodb=client,
-            table_name=side,
-            other_table_name=other,
-            key_names=KEY,
-            may_be_absent=side == "source",
-            ttl_attribute=self.ttl_attribute,
-            expiry_horizon=HORIZON,
-            clock=lambda: datetime.fromtimestamp(NOW, UTC),
-            sleep=no_sleep,
+        return Digest(table_name=side, other=self.reader(other), may_be_absent=side == "source", expiry=self.expiry())
+
+    def compare(self, side: str, other: str) -> Compare:
+        """The comparison of one side, item by item; what it finds goes into ``found``."""
+
+        def act(differences: Sequence[Difference], _before: PageResult, _deadline: Deadline) -> PageResult:
+            self.found.extend((difference.kind, repr(difference.key)) for difference in differences)
+            return PageResult(listed=len(differences))
+
+        return Compare(
+            table_name=side, other=self.reader(other), is_source=side == "source", expiry=self.expiry(), act=act
         )
+
+    def reader(self, table: str) -> BatchReader:
+        """Reads a table by keys."""
+        client: Any = self.dynamodb
+        return BatchReader(dynamodb=client, table_name=table, key_names=KEY, executor=Serial(), sleep=no_sleep)
+
+    def expiry(self) -> Expiry:
+        """What TTL may delete."""
+        return Expiry(attribute=self.ttl_attribute, horizon=HORIZON, clock=lambda: datetime.fromtimestamp(NOW, UTC))
 
     def work(
         self, phase: str, segment: int, total: int, deadline: Deadline, guard: Callable[[], None] = lambda: None
@@ -277,6 +291,11 @@ moments = st.sampled_from(
 )
 
 
+def timed(item: Item, moment: int | None) -> Item:
+    """The item with an expiry, or as it is."""
+    return item if moment is None else {**item, "ttl": {"N": str(moment)}}
+
+
 def _expiry(item: Item) -> int | None:
     return int(item["ttl"]["N"]) if "ttl" in item else None
 
@@ -303,10 +322,6 @@ def test_the_verdict_allows_what_ttl_does_and_nothing_else(
     seed: int,
 ) -> None:
     """An item that expires soon is lost, changed or added, and the verdict is good; or TTL's own work makes it bad."""
-
-    def timed(item: Item, moment: int | None) -> Item:
-        return item if moment is None else {**item, "ttl": {"N": str(moment)}}
-
     source = [timed(item, moment) for item, moment in zip(items, moments, strict=False)]
     corrupted = {index for index in corrupted if index < len(source)} - dropped
     dropped = {index for index in dropped if index < len(source)}
@@ -342,7 +357,7 @@ def test_the_verdict_allows_what_ttl_does_and_nothing_else(
 
 @few
 @given(
-    counts=st.lists(st.integers(min_value=0, max_value=10**12), min_size=4, max_size=4),
+    counts=st.lists(st.integers(min_value=0, max_value=10**12), min_size=8, max_size=8),
     units=st.lists(st.integers(min_value=0, max_value=10**9).map(lambda halves: halves / 2), min_size=2, max_size=2),
     digest=st.integers(min_value=0, max_value=2**256 - 1),
     cursor=st.one_of(st.none(), st.just({"id": {"B": b"\xff"}, "sort": {"N": "1"}})),
@@ -351,16 +366,10 @@ def test_a_checkpoint_is_read_as_it_was_saved(
     counts: list[int], units: list[float], digest: int, cursor: Item | None
 ) -> None:
     """A count is dropped on its way through the ledger: items that differ are forgotten by the next invocation."""
-    items, expiring, expired, different = counts
-    result = PageResult(
-        items=items,
-        expiring=expiring,
-        expired=expired,
-        different=different,
-        read_units=units[0],
-        write_units=units[1],
-        digest=digest,
-    )
+    names = ("items", "expiring", "expired", "different", "missing", "extra", "changed", "listed")
+    numbers = dict(zip(names, counts, strict=True))
+    result = PageResult(**numbers, read_units=units[0], write_units=units[1], digest=digest)
+    assert {field.name for field in fields(result)} == {*names, "read_units", "write_units", "digest"}
     client: Any = FakeDynamoDB({"ledger": FakeTable(("pk", "sk"))})
     ledger = Ledger(client, "ledger")
     segment = SegmentId(incident_id="i", table_name="t", phase="verify-source", generation=1, segment=0)
@@ -368,5 +377,66 @@ def test_a_checkpoint_is_read_as_it_was_saved(
     assert ledger.load_checkpoint(segment) == saved
     assert (saved.result, saved.cursor, saved.complete) == (result, cursor, cursor is None)
     twice = ledger.save_checkpoint(segment, saved.advance(None, result))
-    assert (twice.result.different, twice.result.expired) == (2 * different, 2 * expired)
-    assert (twice.result.expiring, twice.items) == (2 * expiring, 2 * items)
+    assert {name: getattr(twice.result, name) for name in names} == {name: 2 * numbers[name] for name in names}
+
+
+@many
+@given(
+    items=tables(min_size=1),
+    others=tables(),
+    moments=st.lists(moments, min_size=30, max_size=30),
+    dropped=st.sets(st.integers(min_value=0, max_value=29), max_size=4),
+    changed=st.sets(st.integers(min_value=0, max_value=29), max_size=3),
+    total=segment_counts,
+    size=pages,
+    seed=st.integers(min_value=0),
+)
+def test_the_comparison_finds_every_difference_once(
+    items: list[Item],
+    others: list[Item],
+    moments: list[int | None],
+    dropped: set[int],
+    changed: set[int],
+    total: int,
+    size: int,
+    seed: int,
+) -> None:
+    """A differing key is in no list, in two, or under the wrong kind; or one that TTL has deleted is in it."""
+    source = [timed(item, moment) for item, moment in zip(items, moments, strict=False)]
+    left = [
+        {**item, "a": {"S": "changed"}} if index in changed else item
+        for index, item in enumerate(source)
+        if index not in dropped
+    ]
+    by_key = {repr((item["id"], item["sort"])): item for item in others}
+    taken = {repr((item["id"], item["sort"])) for item in source}
+    extra = [item for key, item in by_key.items() if key not in taken]
+    world, chance = World(source, [*left, *extra], ttl_attribute="ttl"), random.Random(seed)
+    world.dynamodb.unprocessed = lambda: chance.random() < 0.2
+    key = {index: repr({name: item[name] for name in KEY}) for index, item in enumerate(source)}
+    gone = {
+        index
+        for index in dropped
+        if index < len(source) and NOW - 5 * 365 * 86_400 < (_expiry(source[index]) or NOW) < NOW
+    }
+    expected = sorted(
+        [("missing", key[index]) for index in dropped & set(key) - gone]
+        + [
+            ("changed", key[index])
+            for index in changed & set(key) - dropped
+            # Where "a" was already what it is changed to, nothing is changed.
+            if canonical_item(source[index]) != canonical_item({**source[index], "a": {"S": "changed"}})
+        ]
+        + [("extra", repr({name: item[name] for name in KEY})) for item in extra]
+    )
+    with page_size(size):
+        assert world.finish("compare-source", total, always) == len(source)
+        assert world.finish("compare-destination", total, always) == len(left) + len(extra)
+    assert sorted(world.found) == expected
+    counts = world.totals("compare-source").result.plus(world.totals("compare-destination").result)
+    assert (counts.missing, counts.extra, counts.changed, counts.expired, counts.listed) == (
+        *(sum(kind == wanted for kind, _ in expected) for wanted in ("missing", "extra", "changed")),
+        len(gone),
+        len(expected),
+    )
+    assert counts.read_units > 0

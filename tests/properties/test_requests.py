@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.core.errors import FINAL_ERRORS, RecoveryError
 from handlers.core.failure import explain
 from handlers.core.request import HardResetRequest, RecoveryRequest
 
+from .bad_input import anything, one_wrong
 from .profile import many
+
+thousands = settings(many, max_examples=2000)
 
 PROTECTED, SENSITIVE = ("licenses", "languages"), ("ssn",)
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/"
@@ -76,6 +80,9 @@ def understood(parse: Callable[[], object]) -> object:
         refusal = error
     assert type(refusal).__name__ in FINAL_ERRORS
     assert "xpected" in str(refusal) or "leave it out" in str(refusal)
+    # It goes into logs, mails and terminals, cut to 2,000 characters.
+    assert str(refusal).isprintable()
+    assert len(str(refusal)) < 1500
     return None
 
 
@@ -99,6 +106,64 @@ def test_a_hard_reset_is_understood_or_refused_by_name(value: Any) -> None:
     request = understood(lambda: HardResetRequest.parse(value, table_name="licenses"))
     if isinstance(request, HardResetRequest):
         assert value["tableNameRecoveryConfirmation"] == request.destination.name == "licenses"
+
+
+GOOD_RECOVERY = {
+    "incidentId": "bad-migration-2026-11-20",
+    "restoreDateTime": "2026-11-20T09:00:00Z",
+    "tables": [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in PROTECTED],
+    "mode": "hard-reset",
+    "dryRun": True,
+}
+GOOD_RESET = {
+    "incidentId": "rollback-2026-11-20",
+    "sourceTableArn": ARN + "dr-test.licenses.rollback",
+    "destinationTableArn": ARN + "licenses",
+    "tableNameRecoveryConfirmation": "licenses",
+    "backupArn": None,
+    "orchestratorExecutionArn": None,
+}
+ELSEWHERE = (
+    "licenses",
+    "languages",
+    "ssn",
+    "SSN",
+    "hard-reset",
+    "differential",
+    ARN + "ssn",
+    "2026-11-20",
+    *GOOD_RESET,
+)
+
+
+@thousands
+@given(value=st.one_of(anything(*GOOD_RECOVERY, *ELSEWHERE), *[one_wrong(GOOD_RECOVERY, elsewhere=ELSEWHERE)] * 4))
+def test_a_recovery_with_one_thing_wrong_is_refused_by_name(value: Any) -> None:
+    """A slip of the keyboard starts a recovery of other tables, to another time, or a real one for a dry run."""
+    request = understood(lambda: RecoveryRequest.parse(value, protected=PROTECTED, sensitive=SENSITIVE))
+    if isinstance(request, RecoveryRequest):
+        # What is understood is what was written: nothing was trimmed, converted or guessed.
+        assert request.incident_id == value["incidentId"]
+        assert list(request.tables) == [entry["tableName"] for entry in value["tables"]]
+        assert [entry["tableNameRecoveryConfirmation"] for entry in value["tables"]] == list(request.tables)
+        assert not set(request.tables) & set(SENSITIVE)
+        assert request.dry_run is value.get("dryRun", False)
+        assert request.mode == value.get("mode", "hard-reset") == "hard-reset"
+        assert set(value) <= set(GOOD_RECOVERY) | {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"}
+
+
+@thousands
+@given(value=st.one_of(anything(*GOOD_RESET, *ELSEWHERE), *[one_wrong(GOOD_RESET, elsewhere=ELSEWHERE)] * 4))
+def test_a_hard_reset_with_one_thing_wrong_is_refused_by_name(value: Any) -> None:
+    """A slip of the keyboard purges another table, or ends in an error of the program's that nobody understands."""
+    request = understood(lambda: HardResetRequest.parse(value, table_name="licenses"))
+    if isinstance(request, HardResetRequest):
+        assert value["tableNameRecoveryConfirmation"] == request.destination.name == "licenses"
+        for arn, field in ((request.source, "sourceTableArn"), (request.destination, "destinationTableArn")):
+            assert value[field] == f"arn:{arn.partition}:dynamodb:{arn.region}:{arn.account}:table/{arn.name}"
+            # DynamoDB takes no other names: a call with one fails with a ValidationException, not with a public name.
+            assert re.fullmatch(r"[a-zA-Z0-9_.-]{3,255}", arn.name)
+            assert value[field].isascii()
 
 
 @many

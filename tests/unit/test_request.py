@@ -45,6 +45,8 @@ def test_a_valid_request() -> None:
     assert request.tables == PROTECTED
     assert (request.mode, request.dry_run) == ("hard-reset", False)
     assert parse(recovery(dryRun=True, mode="hard-reset")).dry_run is True
+    assert request.stream_policy is None, "left out: as at the incident's last start"
+    assert parse(recovery(streamPolicy="discard")).stream_policy == "discard"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,10 @@ def test_a_valid_request() -> None:
         recovery(dryRun=1),
         recovery(dryRun=None),
         recovery(DryRun=True),
+        recovery(streamPolicy="skip"),
+        recovery(streamPolicy=None),
+        recovery(streamPolicy=["discard"]),
+        recovery(streampolicy="discard"),
         recovery(mode="hard_reset"),
         recovery(mode=None),
         recovery(mode=["hard-reset"]),
@@ -196,6 +202,7 @@ def test_the_fingerprint_ignores_spelling_only() -> None:
         recovery(tables=[table("prod-languages"), table("prod-licenses")]),
         recovery(restoreDateTime="2026-11-20T10:00:00+01:00", mode="hard-reset"),
         recovery(dryRun=True),
+        recovery(streamPolicy="discard"),
     ]
     assert len({str(parse(value).fingerprint()) for value in same}) == 1
     for other in (recovery(tables=[table("prod-licenses")]), recovery(restoreDateTime="2026-11-20T09:00:01Z")):
