@@ -44,3 +44,16 @@ def test_imports_go_one_way(folder: str) -> None:
     for file in files:
         outside = {name for name in imports(file) if name.split(".")[0] not in sys.stdlib_module_names}
         assert {name for name in outside if not _is_allowed(name, ALLOWED[folder])} == set(), file
+
+
+def test_what_the_bundle_imports_is_pinned() -> None:
+    """Catches a function that runs on another version of a package than the one that is tested and audited."""
+    pinned = {line.partition("==")[0] for line in (PROJECT / "requirements.txt").read_text().splitlines()}
+    # Type stubs are imported for the type checker only; botocore comes with boto3, in a version that boto3 fixes.
+    brought = {"botocore": "boto3"}
+    folders = ("handlers", "handlers/core")
+    names = {name.split(".")[0] for folder in folders for f in (PROJECT / folder).glob("*.py") for name in imports(f)}
+    outside = {name for name in names if name not in sys.stdlib_module_names and name != "handlers"}
+    run = {brought.get(name, name).replace("_", "-") for name in outside if not name.startswith("mypy_boto3_")}
+    assert run
+    assert run <= pinned

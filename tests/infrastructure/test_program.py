@@ -43,7 +43,9 @@ def test_production_protects_five_tables_and_one_machine_each(prod_plan: Plan) -
     assert len(machines) == 5
     assert all(arn.endswith(f"stateMachine:prod-dr-hard-reset-{table}") for table, arn in machines.items())
     names = [machine.inputs["name"] for machine in of_type(prod_plan, "sfn/stateMachine:StateMachine")]
-    assert sorted(names) == sorted(["prod-dr-orchestrator", *(arn.split(":")[-1] for arn in machines.values())])
+    assert sorted(names) == sorted(
+        ["prod-dr-orchestrator", "prod-dr-guardian", *(arn.split(":")[-1] for arn in machines.values())]
+    )
 
 
 def test_every_function_and_machine_has_a_role_of_its_own(stack_plan: Plan) -> None:
@@ -53,9 +55,13 @@ def test_every_function_and_machine_has_a_role_of_its_own(stack_plan: Plan) -> N
         for kind in ("lambda/function:Function", "sfn/stateMachine:StateMachine")
         for resource in of_type(stack_plan, kind)
     ]
+    targets = of_type(stack_plan, "cloudwatch/eventTarget:EventTarget")
     roles = [user.inputs.get("role") or user.inputs["roleArn"] for user in users]
-    assert len(users) >= len(FUNCTION_NAMES) + 2
-    assert len(set(roles)) == len(users) == len(of_type(stack_plan, "iam/role:Role"))
+    # What starts the guardian, an event or the schedule, does so in one and the same role.
+    (starter,) = {target.inputs["roleArn"] for target in targets}
+    assert starter not in roles
+    assert len(users) >= len(FUNCTION_NAMES) + 3
+    assert len(set(roles)) == len(users) == len(of_type(stack_plan, "iam/role:Role")) - 1
 
 
 def test_every_function_is_deployed_with_its_own_module(stack_plan: Plan) -> None:
@@ -146,7 +152,7 @@ def test_a_hundred_tables_fit_the_limits_of_iam_and_step_functions() -> None:
     assert len(big.outputs["hardResetStateMachineArns"]) == 100
     names = [machine.inputs["name"] for machine in of_type(big, "sfn/stateMachine:StateMachine")]
     assert max(map(len, names)) <= 80
-    assert len(set(names)) == 101
+    assert len(set(names)) == 102
     managed = of_type(big, "iam/policy:Policy")
     assert managed, "100 tables do not fit an inline policy; nothing was tested"
     assert all(len(policy.inputs["policy"]) <= 6144 for policy in managed)

@@ -11,6 +11,7 @@ from localaws.deployment import DeploymentError, plan
 
 from .conftest import PROJECT
 
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 VALID: dict[str, Any] = {
     "environment": "test",
     "tables": ["test-licenses", {"name": "test-providers", "segments": 8, "concurrency": 3}],
@@ -29,6 +30,8 @@ def test_valid_settings_are_read() -> None:
     assert settings.source_tables == ("dr-test.*",)
     assert settings.freeze.exclude == ("test-app-status",)
     assert settings.freeze.event_source_mappings is True
+    assert settings.kms_key_arn is None
+    assert Settings.parse({**VALID, "kmsKeyArn": KEY}).kms_key_arn == KEY
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,11 @@ def test_valid_settings_are_read() -> None:
         ({"sourceTables": ["dr-[ab]*"]}, "sourceTables"),
         ({"workerTimeoutSeconds": 901}, "workerTimeoutSeconds"),
         ({"logRetentionDays": 8}, "logRetentionDays"),
+        ({"kmsKeyArn": "alias/dr"}, "kmsKeyArn"),
+        ({"kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:alias/dr"}, "kmsKeyArn"),
+        ({"kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/a/b"}, "kmsKeyArn"),
+        ({"kmsKeyArn": "1234abcd-12ab-34cd-56ef-1234567890ab"}, "kmsKeyArn"),
+        ({"kmsKeyArn": 7}, "kmsKeyArn"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, Any], words: str) -> None:
@@ -76,3 +84,9 @@ def test_a_table_in_both_lists_fails_the_preview() -> None:
     """Catches a sensitive table that becomes a protected one: the program itself must refuse."""
     with pytest.raises(DeploymentError, match="sensitive table is never recovered"):
         plan(PROJECT, "prod", {"sensitiveTables": ["prod-licenses"]})
+
+
+def test_a_key_of_another_region_fails_the_preview() -> None:
+    """Catches a key that nothing of the stack could use, found only when half of it is deployed."""
+    with pytest.raises(DeploymentError, match="Expected a key in the stack's region, us-east-1"):
+        plan(PROJECT, "prod", {"kmsKeyArn": KEY.replace("us-east-1", "eu-west-1")})

@@ -1,12 +1,15 @@
 """What a state machine's role must allow, call by call."""
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from localaws.emulator.asl_tasks import RESTORE_TARGET_ACTIONS, dynamodb_permissions
+from localaws.emulator.iam_requests import lambda_action
 from localaws.server import EmbeddedAws
 
 from .conftest import Machines
@@ -141,7 +144,7 @@ def test_backups_are_asked_about_by_their_own_arn(
     assert f"dynamodb:DescribeBackup on resource: {arn}/backup/" in refused["cause"]
     on_both = [{"Effect": "Allow", "Action": "dynamodb:*", "Resource": [arn, f"{arn}/backup/*"]}]
     output = machines.output(states, role_arn=role(on_both))
-    assert output["BackupDescription"]["BackupDetails"]["BackupStatus"] == "CREATING"
+    assert output["BackupDescription"]["BackupDetails"]["BackupStatus"] in ("CREATING", "AVAILABLE")
 
 
 def test_dynamodb_errors_are_named_as_the_sdk_names_them(machines: Machines) -> None:
@@ -171,3 +174,63 @@ def test_permissions_of_calls_without_a_table() -> None:
     assert json.dumps(dynamodb_permissions("DescribeBackup", {"BackupArn": "arn:b"}, "r", "a")) == (
         '[["DescribeBackup", "arn:b"]]'
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "action"),
+    [
+        ("GET", "/2019-09-30/functions/f/concurrency", {}, "GetFunctionConcurrency"),
+        ("PUT", "/2017-10-31/functions/f/concurrency", {}, "PutFunctionConcurrency"),
+        ("DELETE", "/2017-10-31/functions/f/concurrency", {}, "DeleteFunctionConcurrency"),
+        ("GET", "/2019-09-30/functions/f/provisioned-concurrency", {}, "GetProvisionedConcurrencyConfig"),
+        (
+            "GET",
+            "/2019-09-30/functions/f/provisioned-concurrency",
+            {"List": ["ALL"]},
+            "ListProvisionedConcurrencyConfigs",
+        ),
+        ("PUT", "/2015-03-31/event-source-mappings/abc", {}, "UpdateEventSourceMapping"),
+        ("GET", "/2015-03-31/event-source-mappings/", {}, None),
+        ("GET", "/2015-03-31/functions/", {}, None),
+        ("POST", "/2015-03-31/functions/concurrency/invocations", {}, None),
+    ],
+)
+def test_lambda_calls_are_asked_about_by_their_own_names(
+    method: str, path: str, query: dict[str, list[str]], action: str | None
+) -> None:
+    """Would catch: a role that may freeze but not release, or not look first, and passes every rehearsal."""
+    assert lambda_action(method, path, query) == action
+
+
+def test_a_function_logs_only_if_its_role_may(aws: EmbeddedAws, role: Callable[..., str]) -> None:
+    """Would catch: a function whose log stays empty on AWS, just when somebody has to find out what it did."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("app.py", "def handler(event, context):\n    print('a line of my own')\n")
+    may = {"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "arn:aws:logs:*"}
+    messages = {}
+    for name, statements in (("logs", [may]), ("logs-nothing", [])):
+        aws.client("logs").create_log_group(logGroupName=f"/aws/lambda/{name}")
+        aws.client("lambda").create_function(
+            FunctionName=name,
+            Runtime="python3.12",
+            Handler="app.handler",
+            Role=role(statements),
+            Code={"ZipFile": code.getvalue()},
+        )
+        aws.client("lambda").invoke(FunctionName=name)
+        events = aws.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
+        messages[name] = [event["message"] for event in events]
+    assert "a line of my own" in messages["logs"]
+    assert messages["logs-nothing"] == []
+
+
+@pytest.mark.parametrize("action", ["states:DescribeExecution", "states:StopExecution"])
+def test_a_distributed_map_needs_to_watch_and_stop_its_children(
+    machines: Machines, role: Callable[..., str], action: str
+) -> None:
+    """Would catch: a role whose Map cannot end its children when one has failed."""
+    state = {"Type": "Map", "Items": [1], "ItemProcessor": processor(DISTRIBUTED, ("Tell", passing())), "End": True}
+    execution = machines.run({"Each": state}, role_arn=role(_deny(action)))
+    assert execution["status"] == "FAILED"
+    assert action in execution["cause"]

@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,11 +167,14 @@ def create_table(aws: EmbeddedAws, name: str, key: Key, *, pitr: bool = True) ->
         )
 
 
-def create_function(aws: EmbeddedAws, name: str, reserved: int | None) -> None:
-    """A function that does nothing."""
+NOTHING = "def handler(event, context):\n    return event\n"
+
+
+def create_function(aws: EmbeddedAws, name: str, reserved: int | None, source: str = NOTHING) -> None:
+    """A function, by default one that does nothing."""
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("app.py", "def handler(event, context):\n    return event\n")
+        archive.writestr("app.py", source)
     trust = {
         "Version": "2012-10-17",
         "Statement": [
@@ -191,15 +194,30 @@ def create_function(aws: EmbeddedAws, name: str, reserved: int | None) -> None:
         aws.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
 
 
-def deployed_stack(overrides: Mapping[str, Any], *, wait_scale: str = "0") -> Iterator[Deployed]:
-    """A fresh embedded AWS with the local stack deployed, until the caller is done with it."""
-    settings = {"LOCAL_AWS_WAIT_SCALE": wait_scale, "LOCAL_AWS_RESTORE_SECONDS": "0", "LOCAL_AWS_BACKUP_SECONDS": "0"}
+def deployed_stack(
+    overrides: Mapping[str, Any],
+    *,
+    wait_scale: str = "0",
+    more: Mapping[str, str] | None = None,
+    before: Callable[[EmbeddedAws], Mapping[str, Any]] = lambda _: {},
+) -> Iterator[Deployed]:
+    """A fresh embedded AWS with the local stack deployed, until the caller is done with it.
+
+    ``more``: further settings of the embedded AWS. ``before`` is called when tables and functions exist and the stack
+    does not; it may answer with more configuration.
+    """
+    settings = {
+        "LOCAL_AWS_WAIT_SCALE": wait_scale,
+        "LOCAL_AWS_RESTORE_SECONDS": "0",
+        "LOCAL_AWS_BACKUP_SECONDS": "0",
+        **(more or {}),
+    }
     with EmbeddedAws(settings=settings) as aws:
         for name, key in {**TABLES, SENSITIVE: (("id", "S"),), OTHER_SCHEMA: (("id", "S"),)}.items():
             create_table(aws, name, key)
         for name, reserved in {**FUNCTIONS, OUTSIDE: 3}.items():
             create_function(aws, name, reserved)
-        yield Deployed(aws, deploy(PROJECT, "local", aws, dict(overrides)))
+        yield Deployed(aws, deploy(PROJECT, "local", aws, {**overrides, **before(aws)}))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.recovery_functions import FUNCTION_NAMES
+from statemachines.guardian import GuardianConfig, guardian
 from statemachines.hard_reset import HardResetConfig, hard_reset
 from statemachines.leaves import Definition
 from statemachines.orchestrator import OrchestratorConfig, orchestrator
@@ -42,4 +43,19 @@ def orchestrator_definition() -> Definition:
     )
 
 
-DEFINITIONS = {"hard_reset": hard_reset_definition, "orchestrator": orchestrator_definition}
+def guardian_definition() -> Definition:
+    """The guardian."""
+    return guardian(
+        GuardianConfig(
+            environment="test",
+            functions=FUNCTIONS,
+            topic_arn="arn:aws:sns:us-east-1:123456789012:test-dr-notifications",
+        )
+    )
+
+
+DEFINITIONS = {
+    "guardian": guardian_definition,
+    "hard_reset": hard_reset_definition,
+    "orchestrator": orchestrator_definition,
+}

@@ -8,7 +8,8 @@ import botocore.session
 import jsonata
 import pytest
 
-from handlers.core.errors import FINAL_ERRORS
+from handlers.core.errors import FINAL_ERRORS, DiscardIncomplete
+from handlers.core.failure import explain
 from statemachines import hard_reset as hard_reset_module
 from statemachines import orchestrator as orchestrator_module
 
@@ -191,7 +192,12 @@ def test_nothing_is_changed_before_stray_workers_have_ended(make: Any) -> None:
         ("Reset every table", "Are the functions frozen?"),
         ("Reset every table", "Prepare every table"),
         ("Reset every table", "Is every table prepared?"),
+        ("Reset every table", "Freeze what is new"),
+        ("Reset every table", "Was everything still frozen?"),
+        ("Discard the stream records", "Is every table verified?"),
+        ("Wait until the stream records are discarded", "Do the streams skip the reset?"),
         ("Release the functions", "Is every table verified?"),
+        ("Release the functions", "Shall the streams skip the reset?"),
         ("Delete the temporary tables", "Is every table verified?"),
         ("Done", "Record the success"),
         ("Release after the failure", "Is a table half restored?"),
@@ -200,8 +206,95 @@ def test_nothing_is_changed_before_stray_workers_have_ended(make: Any) -> None:
 def test_orchestrator_keeps_its_order(goal: str, guard: str) -> None:
     """Catches a path that resets before everything is prepared, or serves tables that are not verified."""
     graph = _main_graph(orchestrator_definition())
-    assert goal in graph.reachable()
-    assert goal not in graph.reachable(without=[guard])
+    # An incident of which only the release is left has been through all of it in an earlier execution.
+    released = [("Is only the release left?", "Release the functions")]
+    assert goal in graph.reachable(cut=released)
+    assert goal not in graph.reachable(without=[guard], cut=released)
+
+
+def test_only_a_release_that_has_begun_is_gone_on_with_at_once() -> None:
+    """Catches a release of functions over tables that are not verified."""
+    gate = _main_graph(orchestrator_definition()).states["Is only the release left?"]
+    (rule,) = gate["Choices"]
+    assert (rule["Condition"], rule["Next"]) == ("{% $plan.releaseBegun %}", "Release the functions")
+    assert gate["Default"] == "Tell of the start"
+
+
+def test_what_was_not_frozen_is_backed_up_before_the_purge() -> None:
+    """Catches a purge over what a function wrote that came during the restore: it would be in no backup."""
+    graph = _main_graph(orchestrator_definition())
+    gate = graph.states["Was everything still frozen?"]
+    still_frozen, again = gate["Choices"]
+    assert (still_frozen["Condition"], still_frozen["Next"]) == ("{% $states.input.changed = 0 %}", "Reset every table")
+    assert again["Next"] == "Prepare every table"
+    assert gate["Default"] == "The functions do not stay frozen"
+    assert "Reset every table" not in graph.reachable(cut=[("Was everything still frozen?", "Reset every table")])
+
+
+def test_a_discard_that_fails_is_no_reason_to_release() -> None:
+    """Catches an error of another name, after which the consumers would get the reset all the same."""
+    discard = orchestrator_definition()["States"]["Discard the stream records"]
+    (catch,) = discard["Catch"]
+    assert catch["Output"]["error"] == DiscardIncomplete.__name__
+    explained = jsonata.Jsonata(
+        catch["Output"]["cause"].removeprefix("{%").removesuffix("%}").replace("$states", "states")
+    )
+    for error, cause in (("Lambda.Unknown", '{"errorType": "Other", "errorMessage": "m"}'), ("States.Timeout", "")):
+        text = explained.evaluate({"states": {"errorOutput": {"Error": error, "Cause": cause}}})
+        assert explain(catch["Output"]["error"], text) == (DiscardIncomplete.__name__, text)
+        assert error in text
+    own = '{"errorType": "DiscardIncomplete", "errorMessage": "m-1 does not."}'
+    text = explained.evaluate({"states": {"errorOutput": {"Error": "DiscardIncomplete", "Cause": own}}})
+    assert explain(catch["Output"]["error"], text) == (DiscardIncomplete.__name__, "m-1 does not.")
+
+
+@pytest.mark.parametrize("work", ["Freeze the functions", "Freeze what is new", "Discard the stream records",
+                                  "Release the functions", "Release after the failure"])  # fmt: skip
+def test_work_that_is_not_complete_pauses_as_long_as_it_asks(work: str) -> None:
+    """Catches a loop without a pause: it hammers a throttled API, and fills the history within minutes."""
+    graph = _main_graph(orchestrator_definition())
+    (decision,) = (name for name in graph.targets(work) if graph.states[name]["Type"] == "Choice")
+    wait = graph.states[graph.states[decision]["Default"]]
+    assert (wait["Type"], wait["Seconds"], wait["Next"]) == ("Wait", "{% $states.input.waitSeconds %}", work)
+
+
+def test_a_failed_verdict_ends_as_one_whatever_the_comparison_does() -> None:
+    """Catches a way from a failed verification to success, or round the record of it, by a comparison that fails."""
+    graph = _main_graph(hard_reset_definition())
+    verdict = graph.states["Verify"]["Catch"][0]
+    assert verdict["ErrorEquals"] == ["VerificationFailed"]
+    after = Graph("/", verdict["Next"], graph.states, isolated=True)
+    assert {"Report the differences", "Record the failure", "Fail"} <= after.reachable()
+    assert not {"Done", "Copy every segment", "Purge every segment"} & after.reachable()
+    assert "Fail" not in after.reachable(without=["Record the failure"])
+    # Nothing but the comparison's own states leads on, so no other error can take the verdict's place.
+    assert set(graph.targets("Compare every segment of both sides")) == {"Report the differences"}
+    report = graph.states["Report the differences"]
+    assert set(graph.targets("Report the differences")) == {"Record the failure"}
+    assert report["Catch"][-1]["Output"]["error"] == "VerificationFailed"
+    # A good verdict costs no comparison.
+    assert "Compare every segment of both sides" not in graph.reachable(cut=[("Verify", verdict["Next"])])
+
+
+def test_a_writer_whose_answer_was_lost_is_over_before_the_next() -> None:
+    """Catches a worker that still purges, or freezes, while the next one has long finished and the release is done."""
+    lost = {"Lambda.ClientExecutionTimeoutException", "Lambda.SdkClientException", "Lambda.ServiceException"}
+    longest_invocation = 900
+    waiting = set()
+    for make in (hard_reset_definition, orchestrator_definition):
+        for graph in graphs(make()):
+            for name, state in graph.states.items():
+                for retrier in state.get("Retry", []):
+                    if lost <= set(retrier["ErrorEquals"]):
+                        assert retrier["IntervalSeconds"] > longest_invocation
+                        assert "JitterStrategy" not in retrier, "jitter may make it shorter"
+                        waiting.add(name)
+                    elif "States.ALL" not in retrier["ErrorEquals"]:
+                        assert not lost & set(retrier["ErrorEquals"])
+    assert waiting == {
+        "Purge the segment", "Copy the segment", "Prove the destination is empty", "Freeze the functions",
+        "Freeze what is new", "Discard the stream records",
+    }  # fmt: skip
 
 
 def test_every_failure_is_told() -> None:

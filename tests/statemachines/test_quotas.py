@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from handlers.core.freeze import MAPPING_POLLS
 from handlers.core.hard_reset import MODE
 from handlers.core.tables import choose_segments
 from statemachines import leaves
-from statemachines.orchestrator import RESTORE_POLL_SECONDS, RESTORE_POLLS
+from statemachines.orchestrator import FREEZE_ROUNDS, RESTORE_POLL_SECONDS, RESTORE_POLLS
 
 from .asl import graphs
 from .definitions import hard_reset_definition, orchestrator_definition
@@ -61,8 +62,10 @@ def test_orchestrator_of_a_hundred_tables_fits_one_history() -> None:
     own = events(definition["States"])
     delete = definition["States"]["Delete the temporary tables"]
     iterations = TABLES * (ITERATION_EVENTS + events(delete["ItemProcessor"]["States"]))
-    # Each loop of freeze or release is one Lambda of up to 15 minutes: 100 of them are a day.
-    loops = 3 * 100 * (EVENTS["Task"] + EVENTS["Choice"])
+    # Each loop of freeze, second look, discard or release is one Lambda of up to 15 minutes, or a pause of 15 seconds:
+    # of those MAPPING_POLLS for mappings, and half an hour's for a crowd at Lambda's API.
+    rounds = (FREEZE_ROUNDS + 1) * (EVENTS["Map"] + 3 * EVENTS["Choice"])
+    loops = (5 + FREEZE_ROUNDS) * (MAPPING_POLLS + 120) * (EVENTS["Task"] + EVENTS["Choice"] + EVENTS["Wait"]) + rounds
     assert own + iterations + loops < HISTORY_EVENTS
     assert delete["MaxConcurrency"] <= INLINE_CONCURRENCY
 
@@ -93,6 +96,7 @@ def _table(index: int) -> dict[str, Any]:
         "items": 10**10,
         "bytes": 10**13,
         "segments": 1000,
+        "ttlAttribute": "x" * 255,
     }
 
 
@@ -100,6 +104,10 @@ def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
     """Catches a plan, a Map's result or the final output that outgrows 256 KiB."""
     plan = {"tables": [_table(index) for index in range(TABLES)], "temporaryTables": ["x" * 255] * TABLES}
     assert len(json.dumps(plan)) < PAYLOAD_BYTES
+    # A dry run's output: a DynamoDB stream bears two readers; a table's and a function's longest names.
+    consumer = {"tableName": "x" * 255, "functionName": "x" * 64, "uuid": "x" * 36, "enabled": False, "frozen": False}
+    planned = {"tables": [_table(index) for index in range(TABLES)], "streamConsumers": [consumer] * 2 * TABLES}
+    assert len(json.dumps(planned)) < PAYLOAD_BYTES
     summary = {
         "tableName": "x" * 255,
         "mode": MODE,

@@ -191,3 +191,29 @@ def test_a_later_incident_may_take_over_all_the_tables(deployed: Deployed) -> No
     assert deployed.concurrency() == SETTINGS
     late = deployed.recover(request(point, "local-licenses", incident="given-up"))
     assert (late["status"], late["error"]) == ("FAILED", "InvalidRequest")
+
+
+def test_only_the_release_is_left_of_a_recovered_incident(deployed: Deployed) -> None:
+    """Catches a resumption that freezes a live system again, and would discard what its streams carry by now."""
+    point, good = prepared(deployed, "local-licenses")
+    wanted = request(point, "local-licenses", incident="no-report")
+    with Revoked(deployed, "write-report"):
+        failed = deployed.recover(wanted)
+    assert failed["status"] == "FAILED"
+    assert deployed.items("local-licenses") == good["local-licenses"]
+    assert deployed.concurrency() == SETTINGS, "the functions were not released"
+    execution = deployed.start(deployed.outputs["orchestratorStateMachineArn"], wanted)
+    ended = deployed.finish(execution)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    entered = {
+        event["stateEnteredEventDetails"]["name"]
+        for event in deployed.history(execution)
+        if "stateEnteredEventDetails" in event
+    }
+    assert "Release the functions" in entered
+    assert entered.isdisjoint({"Freeze the functions", "Discard the stream records", "Reset every table"})
+    output = json.loads(ended["output"])
+    assert [table["verified"] for table in output["tables"]] == [True]
+    assert deployed.concurrency() == SETTINGS
+    assert deployed.temporary_tables() == []
+    assert deployed.locks() == []
