@@ -1,0 +1,1 @@
+"""Tests of the fault suite, and a short form of it."""
