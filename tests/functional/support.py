@@ -252,21 +252,22 @@ class LeaveUnprocessed:
 
     def __enter__(self) -> LeaveUnprocessed:
         events = self.client.meta.events
-        events.register_first("provide-client-params.dynamodb.BatchWriteItem", self._before)
+        events.register_first("before-call.dynamodb.BatchWriteItem", self._before)
         events.register("after-call.dynamodb.BatchWriteItem", self._after)
         return self
 
     def __exit__(self, *_: object) -> None:
         events = self.client.meta.events
-        events.unregister("provide-client-params.dynamodb.BatchWriteItem", self._before)
+        events.unregister("before-call.dynamodb.BatchWriteItem", self._before)
         events.unregister("after-call.dynamodb.BatchWriteItem", self._after)
 
-    def _before(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> dict[str, Any]:
-        ((table, requests),) = params["RequestItems"].items()
-        context["unprocessed"] = {table: list(requests[self.processed :])}
+    def _before(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        body = json.loads(params["body"])
+        ((table, requests),) = body["RequestItems"].items()
+        context["unprocessed"] = {table: requests[self.processed :]}
+        params["body"] = json.dumps({**body, "RequestItems": {table: requests[: self.processed]}}).encode()
         with self._lock:
             self.left += len(requests[self.processed :])
-        return {**params, "RequestItems": {table: list(requests[: self.processed])}}
 
     def _after(self, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         parsed["UnprocessedItems"] = {table: left for table, left in context["unprocessed"].items() if left}
@@ -289,6 +290,16 @@ class Steps:
     sensitive: tuple[str, ...] = ("test-ssn",)
     source_tables: tuple[str, ...] = ("dr-test.*",)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The table's options, from the stack's configuration."""
+        return {
+            "segments": self.segments,
+            "concurrency": 25,
+            "maxWriteUnitsPerSecond": None,
+            "capacityShare": None,
+        }
+
     def request(self, **changes: Any) -> dict[str, Any]:
         """The hard reset's input."""
         return {
@@ -310,7 +321,7 @@ class Steps:
                 "tableName": self.table,
                 "sensitiveTables": list(self.sensitive),
                 "sourceTables": list(self.source_tables),
-                "segments": self.segments,
+                "options": self.options,
                 **changes,
             },
         )
@@ -326,6 +337,7 @@ class Steps:
             "segment": segment,
             "totalSegments": plan["segments"],
             "generation": plan["attempt"],
+            "pacing": plan["pacing"],
             "causeLimit": 1500,
         }
 
