@@ -7,6 +7,7 @@ Beside the service, for the bench itself::
 
     GET  /stats              requests, throttled requests, units, items, CPU seconds of this process
     GET  /digest?TABLE       the digest of the table's items, as handlers.core.digest has it; slow
+    GET  /differences?A&B    how many items of table A are missing from B, extra or changed there; fast
     POST /tables             {"name", "partition_key", "sort_key", "capacity", "like", "order_seed"}
     POST /fill               {"table", "items", "size", "seed", "partition_keys", "hot_share"}
     POST /damage             {"table", "changed", "missing", "extra", "seed"}
@@ -25,6 +26,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -83,6 +85,8 @@ class Server:
                 result: Any = {**self.store.stats(), "cpu_seconds": time.process_time()}
             elif (method, route) == ("GET", "/digest"):
                 result = {"digest": self.store.digest(unquote(query))}
+            elif (method, route) == ("GET", "/differences"):
+                result = self.store.differences(*map(unquote, query.split("&")))
             elif (method, route) == ("POST", "/tables"):
                 result = self._create(**arguments)
             elif (method, route) == ("POST", "/fill"):
@@ -245,6 +249,11 @@ class Endpoint:
         """The digest of a table's items."""
         return str(self._call(f"/digest?{table}", None)["digest"])
 
+    def differences(self, source: str, destination: str) -> dict[str, int]:
+        """How many items are ``missing`` from the destination, ``extra`` or ``changed`` there."""
+        answer: dict[str, int] = self._call(f"/differences?{source}&{destination}", None)
+        return answer
+
     def create_table(self, name: str, **options: Any) -> None:
         """Make a table: see POST /tables in the module's description."""
         self._call("/tables", {"name": name, **options})
@@ -327,12 +336,16 @@ def main(arguments: list[str] | None = None) -> None:
         loop = asyncio.get_running_loop()
 
         def wait_for_the_end() -> None:
-            sys.stdin.read()
+            # Not sys.stdin: a thread that holds its lock would disturb the interpreter's end.
+            while os.read(0, 4096):
+                pass
             loop.call_soon_threadsafe(ended.set)
 
         serving = asyncio.create_task(serve(server, lambda url: print(f"ready {url}", flush=True)))  # noqa: T201
         threading.Thread(target=wait_for_the_end, daemon=True).start()
         await asyncio.wait((serving, asyncio.ensure_future(ended.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
         serving.cancel()
 
     asyncio.run(run())

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from handlers.core.digest import digest_items, to_hex
+from handlers.core.digest import canonical_item, digest_items, to_hex
 
 from .capacity import HASH_BITS, CapacityOptions, TableCapacity, read_units, write_units
 from .fill import Generator
@@ -181,6 +181,10 @@ class Table:
             assert self.generator is not None, "a number without its generator"  # noqa: S101
             return self.generator.item_json(record)
         return record[0]
+
+    def canonical(self, record: Record) -> bytes:
+        """The item as ``handlers.core.digest`` compares it."""
+        return canonical_item(with_bytes(json.loads(self.json_of(record))))
 
     def key_json_of(self, record: Record) -> bytes:
         """The item's key."""
@@ -345,6 +349,24 @@ class Store:
         """The digest of the table's items, as ``handlers.core.digest`` has it."""
         table = self.tables[name]
         return to_hex(digest_items(with_bytes(json.loads(table.json_of(record))) for _, record in table.records()))
+
+    def differences(self, source: str, destination: str) -> dict[str, int]:
+        """How many items of the source are missing from the destination, extra there, or changed there.
+
+        Tables may differ in their order. Far faster than two digests where both keep generated items.
+        """
+        first, second = self.tables[source], self.tables[destination]
+        others = {place[8:]: record for place, record in second.records()}
+        missing = changed = 0
+        for place, record in first.records():
+            other = others.pop(place[8:], None)
+            if other is None:
+                missing += 1
+            elif isinstance(record, int) and record == other and first.generator == second.generator:
+                continue
+            else:
+                changed += first.canonical(record) != second.canonical(other)
+        return {"missing": missing, "extra": len(others), "changed": changed}
 
     def stats(self) -> dict[str, Any]:
         """What was asked, what passed, what did not, and what the tables hold."""
