@@ -136,10 +136,6 @@ class Generator:
             key[self.schema.sort.name] = {"N": str(self._sort_key(number))}
         return key
 
-    def place(self, number: int) -> bytes:
-        """Where the item of this number is: see :meth:`KeySchema.place`."""
-        return self.schema.place(self.key(number))
-
     def key_json(self, number: int) -> bytes:
         """The key of the item of this number, as JSON without blanks."""
         partition = f'"{self.schema.partition.name}":{{"S":"{self.partition_key(number)}"}}'

@@ -120,18 +120,17 @@ class Table:
         schema: its key.
         options: its capacity.
         now: when it is created.
-        generator: items that equal its are kept by their number.
     """
 
-    def __init__(
-        self, name: str, schema: KeySchema, options: CapacityOptions, now: float, generator: Generator | None = None
-    ) -> None:
+    def __init__(self, name: str, schema: KeySchema, options: CapacityOptions, now: float) -> None:
         self.name = name
         self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{name}"
         self.schema = schema
         self.options = options
         self.capacity = TableCapacity(options, now)
-        self.generator = generator
+        # Items that equal the generator's are kept by their number.
+        self.generator: Generator | None = None
+        self.like: str | None = None
         self.stats = TableStats()
         self.count = 0
         self.size = 0
@@ -290,16 +289,16 @@ class Store:
             schema: its key.
             options: its capacity.
             now: the time.
-            like: a table that was filled; items that equal its generated ones need no memory here either.
+            like: a table that is or will be filled; items that equal its generated ones need no memory here either.
         """
-        generator = self.tables[like].generator if like is not None else None
-        if generator is not None and (generator.schema.partition, generator.schema.sort) != (
-            schema.partition,
-            schema.sort,
-        ):
-            raise ValueError(f"{name} has another key than {like}, which it is to be like.")
-        self.tables[name] = Table(name, schema, options, now, generator)
-        return self.tables[name]
+        table = Table(name, schema, options, now)
+        if like is not None:
+            model = self.tables[like]
+            if (model.schema.partition, model.schema.sort) != (schema.partition, schema.sort):
+                raise ValueError(f"{name} has another key than {like}; expected the same.")
+            table.like, table.generator = like, model.generator
+        self.tables[name] = table
+        return table
 
     def fill(self, name: str, items: int, now: float, generator: Generator | None = None) -> Generator:
         """Put the first ``items`` generated items into the table, at no cost; returns what generated them.
@@ -316,8 +315,11 @@ class Store:
             raise ValueError(f"{name} holds items of another generator; expected an empty table.")
         table.generator = generator or table.generator or Generator(schema=table.schema)
         for number in range(items):
-            table.put(table.generator.place(number), number)
+            table.put(table.schema.place(table.generator.key(number)), number)
         table.capacity.resize(table.size, now)
+        for other in self.tables.values():
+            if other.like == name and other.generator is None:
+                other.generator = table.generator
         return table.generator
 
     def damage(self, name: str, *, changed: int = 0, missing: int = 0, extra: int = 0, seed: int = 0) -> None:
@@ -343,7 +345,7 @@ class Store:
             table.delete(place)
         beyond = 1 + max((record for _, record in table.records() if isinstance(record, int)), default=table.count)
         for number in range(beyond, beyond + extra):
-            table.put(table.generator.place(number), number)
+            table.put(table.schema.place(table.generator.key(number)), number)
 
     def digest(self, name: str) -> str:
         """The digest of the table's items, as ``handlers.core.digest`` has it."""
@@ -750,7 +752,7 @@ def _read_writes(text: str, at: int, table: Table) -> tuple[list[_Write], int]:
         record: Record | None
         if found is not None and generator is not None:
             record, end = found
-            place = generator.place(record)
+            place = schema.place(generator.key(record))
         else:
             value, end = _scan_value(text, begin)
             place = schema.place(value, whole=not is_put)
