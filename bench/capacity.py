@@ -40,6 +40,7 @@ HASH_BITS = 64
 _PEAK_WINDOW_SECONDS = 60.0
 # Sums of fractions fall short by some 1e-16 of themselves; a unit of 1 must pass where 1 is due.
 _ROUNDING = 1e-6
+_SMALLEST_READ = 0.5
 
 Mode = Literal["on-demand", "provisioned"]
 Kind = Literal["Read", "Write"]
@@ -198,8 +199,8 @@ class TableCapacity:
     A position on the table's ring of hashes, ``0 <= point < 2**64``, says which partition an item belongs to:
     partitions are equal, contiguous parts of the ring.
 
-    Writes pass if their units are there. The size of a read is known only after it, so a read passes if there is
-    anything left and may overdraw; either way, what passes over time is what the rate allows.
+    Writes pass if their units are there. The size of a read is known only after it, so a read passes if the smallest
+    would, and may overdraw; either way, what passes over time is what the rate allows.
     """
 
     def __init__(self, options: CapacityOptions, now: float) -> None:
@@ -239,19 +240,19 @@ class TableCapacity:
 
         ``units`` are those of the table, ``index_units`` those of one index.
         """
-        partition = self._partition_writes[point * self.partitions >> HASH_BITS]
         if not self._write.has(units, now):
             return self._reason("Write")
-        if self.options.partition_limits:
+        partition = None
+        if self._partition_writes:
+            partition = self._partition_writes[point * self.partitions >> HASH_BITS]
             if not partition.has(units, now):
                 return "TableWriteKeyRangeThroughputExceeded"
-            partition.take(units, now)
         if self._index is not None and index_units:
             if not self._index.has(index_units, now):
-                if self.options.partition_limits:
-                    partition.take(-units, now)
                 return "IndexWriteProvisionedThroughputExceeded"
             self._index.take(index_units, now)
+        if partition is not None:
+            partition.take(units, now)
         self._write.take(units, now)
         if self._grows and self._growth["Write"].record(units, now):
             self._grow(now)
@@ -259,17 +260,18 @@ class TableCapacity:
 
     def may_read(self, point: int, now: float) -> str | None:
         """None where a read at this point passes, or the ThrottlingReason for which it does not."""
-        if self._read.available(now) <= 0:
+        if not self._read.has(_SMALLEST_READ, now):
             return self._reason("Read")
-        partition = self._partition_reads[point * self.partitions >> HASH_BITS]
-        if self.options.partition_limits and partition.available(now) <= 0:
-            return "TableReadKeyRangeThroughputExceeded"
+        if self._partition_reads:
+            partition = self._partition_reads[point * self.partitions >> HASH_BITS]
+            if not partition.has(_SMALLEST_READ, now):
+                return "TableReadKeyRangeThroughputExceeded"
         return None
 
     def read(self, units: float, point: int, now: float) -> None:
         """Take the units of a read that passed."""
         self._read.take(units, now)
-        if self.options.partition_limits:
+        if self._partition_reads:
             self._partition_reads[point * self.partitions >> HASH_BITS].take(units, now)
         if self._grows and self._growth["Read"].record(units, now):
             self._grow(now)
@@ -307,6 +309,8 @@ class TableCapacity:
         if wanted <= self.partitions:
             return
         self.partitions = wanted
+        if not self.options.partition_limits:
+            return
         seconds = self.options.bucket_seconds
         writes, reads = PARTITION_WRITE_UNITS * seconds, PARTITION_READ_UNITS * seconds
         self._partition_writes = [TokenBucket(PARTITION_WRITE_UNITS, writes, writes, now) for _ in range(wanted)]

@@ -12,6 +12,7 @@ Beside the service, for the bench itself::
     POST /fill               {"table", "items", "size", "seed", "partition_keys", "hot_share"}
     POST /damage             {"table", "changed", "missing", "extra", "seed"}
     POST /latency            {"median", "p99"} in seconds; {"operation"} for one operation only
+    POST /faults             {"share"} of the service's requests that end in an InternalServerError
     POST /reset-stats        count from zero again
 
 Keys are ``[name, type]``, the sort key is optional; ``capacity`` has the arguments of
@@ -51,6 +52,8 @@ from .store import Store
 _LARGEST_BODY_BYTES = 64 * 1024**2
 _PREFIX = "DynamoDB_20120810."
 _END_SECONDS = 10.0
+_FAULT = b'{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError","message":"Internal server error"}'
+_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 500: b"Internal Server Error"}
 
 
 class Server:
@@ -68,37 +71,49 @@ class Server:
         self._latency = latency or Latency()
         self._latencies: dict[str, Latency] = {}
         self._source = random.Random(seed)
+        self._fault_share = 0.0
+        self._faults = random.Random(seed)
 
     def request(self, target: str, body: bytes) -> tuple[int, bytes, float]:
         """Do an operation of the service; returns status, answer, and how long it shall take in seconds."""
         operation = target.removeprefix(_PREFIX)
+        latency = self._latencies.get(operation, self._latency).sample(self._source)
+        faulty = self._fault_share > 0 and self._faults.random() < self._fault_share
+        # Half of the requests that end so were done: their sender cannot know.
+        if faulty and self._faults.random() < 0.5:
+            return 500, _FAULT, latency
         answer = self.store.handle(operation, body, self._clock())
-        latency = self._latencies.get(operation, self._latency)
-        return 200 if answer.error is None else 400, answer.body, latency.sample(self._source)
+        if faulty:
+            return 500, _FAULT, latency
+        return 200 if answer.error is None else 400, answer.body, latency
 
     def control(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Do what the bench asks for; returns status and answer."""
         route, _, query = path.partition("?")
         try:
             arguments: dict[str, Any] = json.loads(body) if body else {}
-            if (method, route) == ("GET", "/stats"):
-                result: Any = {**self.store.stats(), "cpu_seconds": time.process_time()}
-            elif (method, route) == ("GET", "/digest"):
-                result = {"digest": self.store.digest(unquote(query))}
-            elif (method, route) == ("GET", "/differences"):
-                result = self.store.differences(*map(unquote, query.split("&")))
-            elif (method, route) == ("POST", "/tables"):
-                result = self._create(**arguments)
-            elif (method, route) == ("POST", "/fill"):
-                result = self._fill(**arguments)
-            elif (method, route) == ("POST", "/damage"):
-                result = self.store.damage(arguments.pop("table"), **arguments)
-            elif (method, route) == ("POST", "/latency"):
-                result = self._set_latency(**arguments)
-            elif (method, route) == ("POST", "/reset-stats"):
-                result = self.store.reset_stats()
-            else:
-                return 404, b'{"error":"no such path"}'
+            result: Any = {}
+            match method, route:
+                case "GET", "/stats":
+                    result = {**self.store.stats(), "cpu_seconds": time.process_time()}
+                case "GET", "/digest":
+                    result = {"digest": self.store.digest(unquote(query))}
+                case "GET", "/differences":
+                    result = self.store.differences(*map(unquote, query.split("&")))
+                case "POST", "/tables":
+                    self._create(**arguments)
+                case "POST", "/fill":
+                    self._fill(**arguments)
+                case "POST", "/damage":
+                    self.store.damage(arguments.pop("table"), **arguments)
+                case "POST", "/latency":
+                    self._set_latency(**arguments)
+                case "POST", "/faults":
+                    self._set_faults(**arguments)
+                case "POST", "/reset-stats":
+                    self.store.reset_stats()
+                case _:
+                    return 404, b'{"error":"no such path"}'
         except KeyError as error:
             return 400, json.dumps({"error": f"There is no {error}."}).encode("ascii")
         except (TypeError, ValueError) as error:
@@ -130,6 +145,11 @@ class Server:
             self._latency, self._latencies = Latency(**latency), {}
         else:
             self._latencies[operation] = Latency(**latency)
+
+    def _set_faults(self, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share is {share}; expected 0 to 1.")
+        self._fault_share = share
 
 
 class _Connection(asyncio.Protocol):
@@ -210,7 +230,7 @@ class _Connection(asyncio.Protocol):
             return
         head = b"HTTP/1.1 %d %s\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: %d\r\n%s" % (
             status,
-            b"OK" if status == 200 else b"Bad Request" if status == 400 else b"Not Found",
+            _REASONS[status],
             len(body),
             b"" if self._keep else b"Connection: close\r\n",
         )
@@ -269,6 +289,10 @@ class Endpoint:
     def set_latency(self, *, median: float, p99: float, operation: str | None = None) -> None:
         """Set the latency in seconds, of one operation or all."""
         self._call("/latency", {"median": median, "p99": p99, **({"operation": operation} if operation else {})})
+
+    def set_faults(self, share: float) -> None:
+        """Let a share of the requests end in an InternalServerError; half of them are done all the same."""
+        self._call("/faults", {"share": share})
 
     def reset_stats(self) -> None:
         """Count from zero again."""

@@ -19,7 +19,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from json.decoder import scanstring
 from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -477,7 +476,9 @@ class Store:
             table.stats.units["read_rejected"] += 1
             raise self._throttle("Scan", table, reason)
 
-        size, places, records, last = 0, [], [], None
+        size, last = 0, None
+        places: list[bytes] = []
+        records: list[Record] = []
         for place, record in table.walk(low, high, after):
             item_size = table.size_of(record)
             if records and size + item_size > PAGE_BYTES:
@@ -675,7 +676,9 @@ def _wire(table: Table, records: Sequence[Record], names: tuple[str, ...] | None
 
 # --- BatchWriteItem ---------------------------------------------------------------------------------------------------
 
-_scan_value = json.JSONDecoder().scan_once
+# What json.loads is made of: value or string at a place, and where it ends.
+_scan_value: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+_scan_string = json.decoder.scanstring  # type: ignore[attr-defined] # the type information leaves it out
 _BLANK = re.compile(r"[ \t\r\n]*")
 _WRITE = re.compile(
     r"""\s*\{\s* "(?: (PutRequest)"\s*:\s*\{\s*"Item | DeleteRequest"\s*:\s*\{\s*"Key )"\s*:\s*""",
@@ -720,7 +723,7 @@ def _members(text: str, at: int, visit: Callable[[str, int], int]) -> int:
     while True:
         if text[at] != '"':
             raise ValueError("a name is expected")
-        name, at = scanstring(text, at + 1)
+        name, at = _scan_string(text, at + 1)
         at = _skip(text, at)
         if text[at] != ":":
             raise ValueError("a colon is expected")
@@ -782,7 +785,7 @@ def _read_batch_write(text: str, find: Callable[[str], Table]) -> tuple[dict[str
         if name == "RequestItems":
             return _members(text, at, table)
         rest[name], end = _scan_value(text, at)
-        return int(end)
+        return end
 
     if _skip(text, _members(text, 0, argument)) != len(text):
         raise ValueError("nothing more is expected")

@@ -131,7 +131,8 @@ def test_a_page_holds_at_most_a_megabyte() -> None:
     sizes = random.Random(1).choices(range(1000, 390_000), k=60)
     for number, size in enumerate(sizes):
         bench.put(text_item(number, size))
-    pages, start = [], {}
+    pages: list[dict[str, Any]] = []
+    start: dict[str, Any] = {}
     while True:
         page = bench.client.scan(TableName="t", ConsistentRead=True, ReturnConsumedCapacity="TOTAL", **start)
         pages.append(page)
@@ -295,7 +296,8 @@ def test_rejected_writes_come_back_exactly_and_nothing_is_lost_or_doubled(option
     with pytest.raises(ClientError) as caught:
         bench.client.batch_write_item(RequestItems={"t": left})
     assert caught.value.response["Error"]["Code"] == code
-    reasons = caught.value.response.get("ThrottlingReasons") or caught.value.response["throttlingReasons"]  # type: ignore[typeddict-item]
+    response: Any = caught.value.response
+    reasons = response.get("ThrottlingReasons") or response["throttlingReasons"]
     assert reasons[0]["reason"].startswith("TableWrite")
     assert bench.store.tables["t"].count == 10
 
@@ -347,9 +349,7 @@ def test_scans_pass_what_is_provisioned() -> None:
     for step in range(1000):
         bench.clock.now = 10 + step * 0.1
         try:
-            page = bench.client.scan(
-                TableName="t", Select="COUNT", ConsistentRead=True, ReturnConsumedCapacity="TOTAL"
-            )
+            page = bench.client.scan(TableName="t", Select="COUNT", ConsistentRead=True, ReturnConsumedCapacity="TOTAL")
         except ClientError:
             continue
         assert page["ConsumedCapacity"]["CapacityUnits"] == 256.0
