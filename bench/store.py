@@ -326,7 +326,7 @@ class Store:
 
         Args:
             name: the table.
-            changed: so many items get an attribute ``damage`` more.
+            changed: so many items get another text; their size stays.
             missing: so many others are deleted.
             extra: so many are added.
             seed: of the choice.
@@ -334,15 +334,16 @@ class Store:
         table = self.tables[name]
         if table.generator is None:
             raise ValueError(f"{name} was not filled.")
-        if changed + missing > table.count:
-            raise ValueError(f"{name} has {table.count} items; expected at least {changed + missing}.")
-        chosen = random.Random(seed).sample(list(table.records()), changed + missing)
+        whole = [(place, record) for place, record in table.records() if isinstance(record, int)]
+        if changed + missing > len(whole):
+            raise ValueError(f"{name} has {len(whole)} generated items; expected at least {changed + missing}.")
+        chosen = random.Random(seed).sample(whole, changed + missing)
         for place, record in chosen[:changed]:
-            item = {**json.loads(table.json_of(record)), "damage": {"S": "changed"}}
-            table.put(place, table.new_record(item, json.dumps(item)))
+            text = table.json_of(record).decode("ascii").replace('"fixed"', '"wrong"', 1)
+            table.put(place, table.new_record(json.loads(text), text))
         for place, _ in chosen[changed:]:
             table.delete(place)
-        beyond = 1 + max((record for _, record in table.records() if isinstance(record, int)), default=table.count)
+        beyond = 1 + max((record for _, record in whole if isinstance(record, int)), default=table.count)
         for number in range(beyond, beyond + extra):
             table.put(table.schema.place(table.generator.key(number)), number)
 

@@ -534,6 +534,10 @@ def test_damage_is_what_was_asked_for() -> None:
     bench.store.damage("b", changed=10, missing=7, extra=5, seed=2)
     assert bench.store.differences("a", "b") == {"missing": 7, "extra": 5, "changed": 10}
     assert bench.store.tables["b"].count == 998
+    # A changed item costs no more to write than a whole one.
+    assert bench.store.tables["b"].size == 998 * 1024
+    with pytest.raises(ValueError, match="expected at least"):
+        bench.store.damage("b", changed=998)
 
 
 def test_latency_is_told_and_follows_its_distribution() -> None:
