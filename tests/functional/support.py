@@ -110,7 +110,9 @@ def put_all(dynamodb: Any, table: str, items: Iterable[Item]) -> int:
 def scan_all(dynamodb: Any, table: str) -> list[Item]:
     """All items of a table as they are on the wire, in the order of their text."""
     pages = dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-    return sorted((item for page in pages for item in page["Items"]), key=repr)
+    items = (item for page in pages for item in page["Items"])
+    # The order of attributes, and of the entries of a map, is nobody's to rely on.
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True, default=repr))
 
 
 def _key_value(kind: str, number: int) -> dict[str, Any]:
