@@ -70,13 +70,17 @@ class Orchestrator(pulumi.ComponentResource):
                     OrchestratorConfig(
                         environment=settings.environment,
                         functions={function: names.function_arn(names.function(function)) for function in FUNCTIONS},
-                        protected_tables={table.name: {"segments": table.segments} for table in settings.tables},
+                        protected_tables={
+                            table.name: {"segments": table.segments, "concurrency": table.concurrency}
+                            for table in settings.tables
+                        },
                         sensitive_tables=settings.sensitive_tables,
                         hard_resets={
                             table: names.state_machine_arn(names.hard_reset(table)) for table in args.hard_resets
                         },
                         freeze=_selection(names, settings.freeze),
                         topic_arn=names.topic_arn,
+                        prices=settings.prices,
                     )
                 ),
                 statements=_statements(names, settings, args.table_keys),

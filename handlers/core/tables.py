@@ -6,13 +6,14 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from .errors import InvalidRequest, UnknownTable, shown
+from .facts import TableFacts, read_facts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -48,7 +49,8 @@ class KeyAttribute:
 class TableDescription:
     """A table as it is now. ``size_bytes`` and ``item_count`` are DynamoDB's own estimates, up to six hours old.
 
-    ``restored_from_arn``, ``restored_to``: for a restored table, the table and time it was restored from.
+    ``restored_from_arn``, ``restored_to``: for a restored table, the table and time it was restored from. ``facts``:
+    what a forecast needs to know.
     """
 
     name: str
@@ -59,6 +61,7 @@ class TableDescription:
     item_count: int
     restored_from_arn: str | None
     restored_to: datetime | None
+    facts: TableFacts = field(default_factory=TableFacts)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -100,6 +103,7 @@ def describe_table(dynamodb: DynamoDBClient, name: str) -> TableDescription:
         item_count=table.get("ItemCount", 0),
         restored_from_arn=restored_from,
         restored_to=table.get("RestoreSummary", {}).get("RestoreDateTime"),
+        facts=read_facts(table),
     )
 
 
