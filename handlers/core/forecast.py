@@ -345,16 +345,16 @@ class _Capacity:
 def active_partitions(partitions: float, segments: int, workers: int) -> float:
     """How many partitions are worked on at once, on average, when segments are visited in shuffled order.
 
-    A segment is a range of key hashes, and so is a partition: a worker is on one partition at a time, and those that
-    meet on one share it. That is a closed queue of ``workers`` at ``partitions`` stations, of which
-    ``workers / (workers + partitions - 1)`` are busy (all that is left of Gordon and Newell's formula when the stations
-    are alike); where every segment has a worker of its own, all that segments reach are.
+    A segment is a range of key hashes, and so is a partition: a worker is on one partition at a time, and those that meet
+    on one share it. In a closed queue of ``workers`` at equal stations ``workers / (1 + (workers - 1) * q)`` are
+    busy, where q is how likely two of them are at the same one (with q = 1 / stations that is Gordon and Newell's
+    formula). Here no two are on the same segment, so q is the share of the other segments in a worker's partition.
     """
-    reached = min(partitions, float(segments))
-    if workers >= segments:
-        return reached
-    busy = partitions * workers / (workers + partitions - 1)
-    return min(reached, float(workers), busy)
+    busy = segments / math.ceil(segments / workers)  # the last wave of segments may be a small one
+    if segments <= partitions:
+        return busy
+    meet = (segments / partitions - 1) / (segments - 1)
+    return busy / (1 + (busy - 1) * meet)
 
 
 @dataclass(kw_only=True)
@@ -478,13 +478,16 @@ def _forecast(
     facts: TableFacts, options: Options, prices: Prices, speed: WorkerSpeed, tasks: list[_Task], hot_share: float
 ) -> Forecast:
     run = _Run(facts=facts, options=options, speed=speed, hot_share=hot_share)
+    # Both sides of a verification are one Map: the second begins where workers are left over by the first.
+    overlap = min(1.0, max(0.0, options.concurrency / options.segments - 1))
     seconds = dict.fromkeys(("purge", "copy", "verify"), 0.0)
     bounds: dict[str, str] = {}
     longest: dict[str, float] = {}
     for task in tasks:
         took, bound = run.seconds(task)
-        seconds[task.phase] += took
-        if took >= longest.get(task.phase, 0.0):
+        before = longest.get(task.phase, 0.0)
+        seconds[task.phase] += took - overlap * min(took, before)
+        if took >= before:
             bounds[task.phase], longest[task.phase] = bound, took
     reset = sum(seconds.values())
     write_units = facts.items * sum(task.all_writes for task in tasks)

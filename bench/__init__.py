@@ -1,0 +1,1 @@
+"""The bench: how fast, how cheap, and how far it scales."""
