@@ -89,18 +89,18 @@ def _capacity(described: Mapping[str, Any], on_demand: bool) -> CapacityFacts:
         # At least one unit: nothing can be provisioned below that, and a forecast divides by it.
         return CapacityFacts(
             on_demand=False,
-            write=max(1.0, float(provisioned.get("WriteCapacityUnits") or 0)),
-            read=max(1.0, float(provisioned.get("ReadCapacityUnits") or 0)),
+            write=_positive(provisioned.get("WriteCapacityUnits")) or 1.0,
+            read=_positive(provisioned.get("ReadCapacityUnits")) or 1.0,
         )
     warm, most = described.get("WarmThroughput", {}), described.get("OnDemandThroughput", {})
     return CapacityFacts(
-        write=float(warm.get("WriteUnitsPerSecond") or NEW_WRITE_UNITS),
-        read=float(warm.get("ReadUnitsPerSecond") or NEW_READ_UNITS),
-        most_write=_maximum(most.get("MaxWriteRequestUnits")),
-        most_read=_maximum(most.get("MaxReadRequestUnits")),
+        write=_positive(warm.get("WriteUnitsPerSecond")) or NEW_WRITE_UNITS,
+        read=_positive(warm.get("ReadUnitsPerSecond")) or NEW_READ_UNITS,
+        most_write=_positive(most.get("MaxWriteRequestUnits")),
+        most_read=_positive(most.get("MaxReadRequestUnits")),
     )
 
 
-def _maximum(value: int | None) -> float | None:
-    """DynamoDB writes -1 for no maximum."""
+def _positive(value: int | None) -> float | None:
+    """The number, or None where there is none: DynamoDB writes -1 for no maximum."""
     return float(value) if value is not None and value > 0 else None

@@ -345,8 +345,8 @@ class _Capacity:
 def active_partitions(partitions: float, segments: int, workers: int) -> float:
     """How many partitions are worked on at once, on average, when segments are visited in shuffled order.
 
-    A segment is a range of key hashes, and so is a partition: a worker is on one partition at a time, and those that meet
-    on one share it. In a closed queue of ``workers`` at equal stations ``workers / (1 + (workers - 1) * q)`` are
+    A segment is a range of key hashes, and so is a partition: a worker is on one partition at a time, and those that
+    meet on one share it. In a closed queue of ``workers`` at equal stations ``workers / (1 + (workers - 1) * q)`` are
     busy, where q is how likely two of them are at the same one (with q = 1 / stations that is Gordon and Newell's
     formula). Here no two are on the same segment, so q is the share of the other segments in a worker's partition.
     """
@@ -391,10 +391,10 @@ class _Run:
             rate, bound = min(self._rates(task), key=lambda each: each[0])
             for capacity, units in self._used(task):
                 capacity.peak = max(capacity.peak, rate * units)
-            step = left / rate
+            step = rest = left / rate
             if any(each.grows and min(each.most, 2 * each.peak) > each.units for each, _ in self._used(task)):
                 step = min(step, self.window)
-            left = left - step * rate if step * rate < left else 0.0
+            left = left - step * rate if step < rest else 0.0
             elapsed += step
             by_bound[bound] = by_bound.get(bound, 0.0) + step
             self._pass_time(step)
