@@ -135,7 +135,7 @@ def test_a_dry_run_changes_nothing(protected: Aws) -> None:
 
 def test_a_dry_run_forecasts(protected: Aws) -> None:
     """The forecast is of another table, of other options or prices than the stack's, or forgets that counts are old."""
-    put_all(protected.dynamodb, "test-licenses", make_items((("country", "S"), ("code", "N")), 40))
+    put_all(protected.dynamodb, "test-licenses", make_items((("id", "S"),), 40))
     described = protected.dynamodb.describe_table(TableName="test-licenses")["Table"]
     assert described["ItemCount"] == 40, "moto counts at once; AWS every six hours"
     plan = validate(protected.start_execution("dry"), request(dryRun=True))
@@ -164,7 +164,7 @@ def test_the_forecast_of_the_first_start_is_kept(protected: Aws) -> None:
     assert "forecast" not in plan
     assert all("forecast" not in table for table in plan["tables"])
     kept = ledger_items(protected.dynamodb)["INCIDENT#incident", "FORECAST"]
-    put_all(protected.dynamodb, "test-licenses", make_items((("country", "S"), ("code", "N")), 40))
+    put_all(protected.dynamodb, "test-licenses", make_items((("id", "S"),), 40))
     fail(protected, execution)
     assert validate(protected.start_execution("second"))["resumed"] is True
     assert ledger_items(protected.dynamodb)["INCIDENT#incident", "FORECAST"] == kept
