@@ -127,7 +127,10 @@ class Scenario:
     def options(self) -> Options:
         """How the reset is to be run."""
         return Options(
-            segments=self.segments, concurrency=self.concurrency, max_write_units_per_second=self.max_write_units
+            segments=self.segments,
+            concurrency=self.concurrency,
+            max_write_units_per_second=self.max_write_units,
+            order=self.order,
         )
 
 

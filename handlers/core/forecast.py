@@ -46,6 +46,9 @@ CAPACITY_USED = 0.95
 """Share of the allowed capacity that a paced reset uses: it feels its way, and is throttled now and then."""
 DEFAULT_CONCURRENCY = 25
 """Segments worked on at once where the options do not say; see ``components/settings.py``."""
+SEGMENT_ORDER = "shuffled"
+"""In which order a reset visits its segments: see :func:`active_partitions`."""
+_SPREAD_USED = 0.9  # of the partitions that a spread order could reach, as the simulation in bench/ has it
 _KB = 1024
 _TABLE_OVERHEAD_TRANSITIONS = 40  # states of a hard reset itself, and of its preparation
 _CHILD_TRANSITIONS = 3  # of a Map's child: work, check, done
@@ -108,12 +111,14 @@ class Options:
         concurrency: how many are worked on at once.
         max_write_units_per_second: the operator's limit, or None.
         capacity_share: the share of the table's write capacity that the reset may take, or None.
+        order: in which segments are visited.
     """
 
     segments: int
     concurrency: int = DEFAULT_CONCURRENCY
     max_write_units_per_second: float | None = None
     capacity_share: float | None = None
+    order: str = SEGMENT_ORDER
 
     @classmethod
     def parse(cls, options: Mapping[str, Any], segments: int) -> Options:
@@ -342,8 +347,10 @@ class _Capacity:
         self.peak = 0.0
 
 
-def active_partitions(partitions: float, segments: int, workers: int) -> float:
-    """How many partitions are worked on at once, on average, when segments are visited in shuffled order.
+def active_partitions(partitions: float, segments: int, workers: int, order: str = SEGMENT_ORDER) -> float:
+    """How many partitions are worked on at once, on average.
+
+    ``order`` of the segments: ``shuffled``, ``spread`` (neighbours in time are far apart in the table) or ``sorted``.
 
     A segment is a range of key hashes, and so is a partition: a worker is on one partition at a time, and those that
     meet on one share it. In a closed queue of ``workers`` at equal stations ``workers / (1 + (workers - 1) * q)`` are
@@ -353,6 +360,11 @@ def active_partitions(partitions: float, segments: int, workers: int) -> float:
     busy = segments / math.ceil(segments / workers)  # the last wave of segments may be a small one
     if segments <= partitions:
         return busy
+    if order == "spread":
+        return _SPREAD_USED * min(busy, partitions)
+    if order == "sorted":
+        # All are side by side, and few partitions wide.
+        return min(partitions, busy * partitions / segments + 1)
     meet = (segments / partitions - 1) / (segments - 1)
     return busy / (1 + (busy - 1) * meet)
 
@@ -431,7 +443,8 @@ class _Run:
         else:
             partitions = self.write.units / PARTITION_WRITE_UNITS + self.read.units / PARTITION_READ_UNITS
         partitions = max(1.0, math.ceil(partitions), math.ceil(self.facts.bytes / PARTITION_BYTES))
-        active = active_partitions(partitions, self.options.segments, self.options.workers)
+        options = self.options
+        active = active_partitions(partitions, options.segments, options.workers, options.order)
         return active * capacity.partition_units
 
     def _item_rate(self, task: _Task) -> float:

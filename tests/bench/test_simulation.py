@@ -101,6 +101,8 @@ def test_the_forecast_is_within_a_fifth(report: Mapping[str, Any]) -> None:
         assert 0.8 <= row["ratio"] <= 1.2, row
         assert 0.8 <= row["totalRatio"] <= 1.2, row
         assert 0.8 <= row["usdRatio"] <= 1.2, row
+    for row in report["variations"]:
+        assert 0.75 <= row["ratio"] <= 1.25, row
     # The hot ones are forecast roughly, once a forecast is told of the partition; the report has them all.
     low, high = report["forecast"]["hotRatios"]
     assert 0.5 < low <= high < 2

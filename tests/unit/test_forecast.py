@@ -133,6 +133,8 @@ def test_few_partitions_are_worked_on_by_few_workers() -> None:
     assert active_partitions(4, 4, 25) == 4
     assert active_partitions(4, 1000, 25) == pytest.approx(25 / (1 + 24 * 249 / 999))
     assert active_partitions(1024, 1000, 25) == 25
+    assert active_partitions(40, 400, 25, "sorted") < 4 < active_partitions(40, 400, 25) < 20
+    assert 20 < active_partitions(40, 400, 25, "spread") <= 25
 
 
 def test_a_differential_reset_and_its_worst_case() -> None:
