@@ -322,6 +322,8 @@ class Simulation:
         self._starts = Recent(1.0)
         self._environments = Recent(10.0)
         self._warm = 0
+        self._paced_from = 0.0
+        self._crowd: dict[tuple[int, int, int], int] = {}
 
     def run(self) -> dict[str, Any]:
         """Simulate; returns durations, cost, what bounds it, and the largest values met."""

@@ -9,7 +9,7 @@ Pure functions of a table's facts, its options and prices. A forecast is for pla
   verifies (scan both). All items are taken to have the mean size.
 - **A differential reset** scans both sides, writes what differs, and verifies. How much differs is not known
   beforehand: :data:`DAMAGE_SHARE` is assumed, and the worst case given beside it: every item is to be deleted and
-  another one put, and differences are found by reading every key of each side from the other.
+  another one put, after every key of each side was looked up on the other.
 - **Capacity.** A provisioned table has what is provisioned. An on-demand table has its warm throughput at once, and
   twice the traffic that it has sustained for half an hour after that, up to its own maximum and the quota. A restored
   table is new, and on demand. Burst capacity is not counted on: DynamoDB does not promise it. A partition serves
@@ -295,7 +295,8 @@ def _differential(facts: TableFacts, share: float, *, worst: bool = False) -> li
     writes, index_writes, scan, get = _units_per_item(facts)
     # Every key may be another one on each side: a delete and a put each.
     writing = share * (2 if worst else 1)
-    gets = get if worst else 0.0
+    # What only one side's scan has met is looked up on the other side before anything is written.
+    gets = get * share
     look = _Task(
         phase="copy",
         speed="digest_items",
