@@ -181,7 +181,10 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Set the expiry horizon": {
                 "Type": "Pass",
                 "Comment": "Once for all segments, so that both sides digest the same items",
-                "Assign": {"expiryHorizon": f"{{% $floor($millis() / 1000) + {_EXPIRY_HORIZON_SECONDS} %}}"},
+                "Assign": {
+                    "expiryHorizon": f"{{% $floor($millis() / 1000) + {_EXPIRY_HORIZON_SECONDS} %}}",
+                    "verifyingSince": "{% $floor($millis() / 1000) %}",
+                },
                 "Next": "Digest every segment of both sides",
             },
             "Digest every segment of both sides": _for_every_segment(
@@ -197,7 +200,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
             ),
             "Verify": lambda_task(
                 functions["verify"],
-                _from_plan("incidentId", "tableName"),
+                _from_plan("incidentId", "tableName") | {"verifyingSince": "{% $verifyingSince %}"},
                 assign={"summary": "{% $states.result.Payload %}"},
                 next_state="Unlock",
                 on_failure="Record the failure",

@@ -389,9 +389,10 @@ class Steps:
             for segment in range(plan["segments"])
         )
 
-    def verify(self, plan: Mapping[str, Any]) -> Any:
-        """The verdict."""
-        return invoke(verify.handler, {field: plan[field] for field in ("incidentId", "tableName")})
+    def verify(self, plan: Mapping[str, Any], since: int | None = None) -> Any:
+        """The verdict; ``since``: the epoch second at which the digests were begun."""
+        event = {field: plan[field] for field in ("incidentId", "tableName")}
+        return invoke(verify.handler, event if since is None else {**event, "verifyingSince": since})
 
     def compare(
         self, plan: Mapping[str, Any], context: Callable[[], Context] = Context, *, horizon: int = 2_000_000_000
