@@ -148,6 +148,15 @@ def choose_stride(segments: int) -> int:
     return next(step for step in range(wanted, wanted + segments) if math.gcd(step, segments) == 1)
 
 
+def expiry_seconds(size_bytes: int) -> int:
+    """How soon an item must expire to be compared one by one rather than by digest, from the start of a verification.
+
+    TTL may delete an item from its expiry on, so this must be longer than the verification takes: six hours, and one
+    more for each 32 GB. That is twice what the simulation in ``bench/`` finds at 5,000 provisioned read units a second.
+    """
+    return 6 * 3600 + size_bytes * 3600 // (32 * 10**9)
+
+
 def restored_table_name(environment: str, table_name: str, restore_time: datetime, incident_id: str) -> str:
     """The name of the temporary table that a PITR restore creates for an incident.
 

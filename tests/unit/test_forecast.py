@@ -129,11 +129,12 @@ def test_a_hot_partition() -> None:
 
 def test_few_partitions_are_worked_on_by_few_workers() -> None:
     """25 workers that are taken to use all of 40 partitions at once."""
-    assert active_partitions(40, 400, 25) < 18
+    assert active_partitions(40, 400, 25, "shuffled") < 18
     assert active_partitions(4, 4, 25) == 4
-    assert active_partitions(4, 1000, 25) == pytest.approx(25 / (1 + 24 * 249 / 999))
-    assert active_partitions(1024, 1000, 25) == 25
-    assert active_partitions(40, 400, 25, "sorted") < 4 < active_partitions(40, 400, 25) < 20
+    assert active_partitions(4, 1000, 25, "shuffled") == pytest.approx(25 / (1 + 24 * 249 / 999))
+    assert active_partitions(1024, 1000, 25, "shuffled") == 25
+    assert active_partitions(40, 400, 25) == active_partitions(40, 400, 25, "spread")
+    assert active_partitions(40, 400, 25, "sorted") < 4 < active_partitions(40, 400, 25, "shuffled") < 20
     assert 20 < active_partitions(40, 400, 25, "spread") <= 25
 
 
