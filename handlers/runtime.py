@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 
 from handlers.core.clock import Deadline, utc_now
-from handlers.core.engine import WRITTEN_AT_ONCE
+from handlers.core.engine import BATCHES_AT_ONCE, WRITTEN_AT_ONCE
 from handlers.core.freeze import Freezer, Progress
 from handlers.core.ledger import Ledger
 from handlers.core.wire import WireClient
@@ -21,8 +21,8 @@ from handlers.core.wire import WireClient
 logger = Logger(service="dynamodb-dr")
 """Messages are constant, everything that varies is a field. Never an item's content, never a key's value."""
 
-WORKER_THREADS = 8
-"""Writes under way at once in one worker: enough to hide a round trip of some 10 ms behind one vCPU's work."""
+WORKER_THREADS = BATCHES_AT_ONCE
+"""Writes under way at once in one worker."""
 
 PAGE_THREADS = WRITTEN_AT_ONCE + 1
 """Pages in work at once in one worker, and the next one being read."""

@@ -18,7 +18,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -41,6 +41,8 @@ _T = TypeVar("_T")
 PAGE_ITEMS = 500
 WRITTEN_AT_ONCE = 3
 """Pages in work at once in a phase that writes: while the last batches of one are under way, those of the next are."""
+BATCHES_AT_ONCE = 8
+"""Batches of a page that are under way at once: enough to hide a round trip of some 10 ms behind one vCPU's work."""
 _BATCH_ITEMS = 25  # BatchWriteItem's limit
 _KEYS_PER_GET = 100  # BatchGetItem's limit
 _CHECKPOINT_SECONDS = 1.0  # at most one ledger write a second and worker
@@ -256,14 +258,31 @@ def _all_batches(
     size: int,
     deadline: Deadline,
 ) -> list[_T]:
-    """Do ``work`` on the entries in batches, at once; nothing is under way any more when this returns or raises."""
-    futures = [executor.submit(work, entries[start : start + size], deadline) for start in range(0, len(entries), size)]
-    _, pending = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in pending:
-        future.cancel()
+    """Do ``work`` on the entries in batches, at once; nothing is under way any more when this returns or raises.
+
+    What the batches answer comes in any order. After an error no other batch is begun.
+    """
+    waiting = deque(entries[start : start + size] for start in range(0, len(entries), size))
+    answers: list[_T] = []
+
+    def work_off() -> None:
+        # A task a thread, not a task a batch: handing over takes as long as half of a small batch.
+        while True:
+            try:
+                batch = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                answers.append(work(batch, deadline))
+            except BaseException:
+                waiting.clear()
+                raise
+
+    futures = [executor.submit(work_off) for _ in range(min(len(waiting), BATCHES_AT_ONCE))]
     wait(futures)
-    # The error that cancelled the others comes first, not one of the cancellations.
-    return [future.result() for future in sorted(futures, key=Future.cancelled)]
+    for future in futures:
+        future.result()
+    return answers
 
 
 @dataclass(frozen=True, kw_only=True)
