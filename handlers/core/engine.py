@@ -1,9 +1,9 @@
 """Purge, copy and digest of one scan segment.
 
-One loop serves all three, and the comparison in ``compare.py``: read a page, do the phase's work on it, move the
-checkpoint on, until the segment is complete or the deadline nears. Items stay in DynamoDB's wire form
-(``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly consistent. While a page is
-being written the next one is already being read.
+One loop serves all three, the comparison in ``compare.py`` and the two streams of ``differential.py``: read a page, do
+the phase's work on it, move the checkpoint on, until the segment is complete or the deadline nears. Items stay in
+DynamoDB's wire form (``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly
+consistent. While a page is being written the next one is already being read.
 
 A page that was interrupted is worked on again: deleting a deleted item and putting the same item twice change nothing,
 and counts are part of the checkpoint, so they cover each page once. (What a killed purge worker deleted after its last
@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from botocore.exceptions import ClientError
 
@@ -71,6 +71,104 @@ class Phase(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """What was done with a page, and how far the segment is by it. ``cursor`` None means that it is complete."""
+
+    cursor: Mapping[str, Any] | None
+    result: PageResult
+
+
+Work = Callable[[PageResult], Step]
+"""The work on a page that has been read; takes what the segment had done before it. Raises :class:`DeadlineReached`."""
+
+
+class Walk(Protocol):
+    """One invocation's way through a segment."""
+
+    def pages(self) -> Iterator[Work]:
+        """Each page is read when it is taken from here, and worked on when it is called."""
+
+    def rest(self) -> Iterator[Work]:
+        """What was read and not worked on, for want of the pages to come: called for where the invocation ends."""
+
+
+@runtime_checkable
+class WalkingPhase(Protocol):
+    """A phase that finds its own way through the segment: one that reads more than one table."""
+
+    def walk(self, scans: Scans, cursor: Mapping[str, Any] | None, deadline: Deadline) -> Walk:
+        """The way on from ``cursor``, which is what the last step answered, or None at the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """Reads the pages of one segment of any table, strongly consistent, each while the one before is in work."""
+
+    dynamodb: DynamoDBClient
+    executor: Executor
+    sleep: Callable[[float], None]
+    segment: int
+    total_segments: int
+    deadline: Deadline
+
+    def pages(self, arguments: Mapping[str, Any], cursor: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+        """The segment's pages from ``cursor`` on; ``arguments`` of Scan name the table at least."""
+
+        def read(start: Mapping[str, Any] | None) -> Future[Any]:
+            request: dict[str, Any] = {
+                "Segment": self.segment,
+                "TotalSegments": self.total_segments,
+                "ConsistentRead": True,
+                "Limit": PAGE_ITEMS,
+                "ReturnConsumedCapacity": "TOTAL",
+                **arguments,
+            }
+            if start is not None:
+                request["ExclusiveStartKey"] = start
+            backoff = Backoff(deadline=self.deadline, sleep=self.sleep)
+            return self.executor.submit(backoff.call, partial(self.dynamodb.scan, **request))
+
+        pending = read(cursor)
+        while True:
+            page = pending.result()
+            following = page.get("LastEvaluatedKey")
+            if following is not None:
+                pending = read(following)
+            yield page
+            if following is None:
+                return
+
+
+def scan_units(page: Mapping[str, Any]) -> float:
+    """The read units that a page of a scan consumed."""
+    return float(page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PageByPage:
+    """The way of a phase that reads one table: every page is done when the next one begins."""
+
+    phase: Phase
+    scans: Scans
+    cursor: Mapping[str, Any] | None
+    deadline: Deadline
+
+    def pages(self) -> Iterator[Work]:
+        for page in self.scans.pages(self.phase.scan_arguments(), self.cursor):
+            yield partial(self._work_on, page)
+
+    def rest(self) -> Iterator[Work]:
+        return iter(())
+
+    def _work_on(self, page: Mapping[str, Any], before: PageResult) -> Step:
+        result = self.phase.apply(page["Items"], self.deadline, before)
+        return Step(
+            cursor=page.get("LastEvaluatedKey"),
+            result=replace(result, read_units=result.read_units + scan_units(page)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """Runs phases over segments.
 
@@ -91,7 +189,7 @@ class Engine:
         self,
         segment: SegmentId,
         total_segments: int,
-        phase: Phase,
+        phase: Phase | WalkingPhase,
         deadline: Deadline,
         guard: Callable[[], None] = lambda: None,
     ) -> Checkpoint:
@@ -103,26 +201,30 @@ class Engine:
             CapacityExhausted: not one page could be finished in the whole invocation.
             CheckpointConflict: another worker is on the same segment.
         """
-        saved = current = self.ledger.load_checkpoint(segment)
+        begun = saved = current = self.ledger.load_checkpoint(segment)
         if saved.complete:
             return saved
-        last_save, pages_done = self.monotonic(), 0
+        walk = self._walk(phase, segment.segment, total_segments, saved.cursor, deadline)
+
+        def after(work: Work) -> Checkpoint:
+            guard()
+            step = work(current.result)
+            return current.advance(step.cursor, step.result)
+
+        last_save = self.monotonic()
         try:
-            for page in self._pages(phase, segment.segment, total_segments, saved.cursor, deadline):
-                guard()
-                result = phase.apply(page["Items"], deadline, current.result)
-                scan_units = page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
-                current = current.advance(
-                    page.get("LastEvaluatedKey"), replace(result, read_units=result.read_units + scan_units)
-                )
-                pages_done += 1
+            for work in walk.pages():
+                current = after(work)
                 if current.complete or deadline.reached():
                     break
                 if self.monotonic() - last_save >= _CHECKPOINT_SECONDS:
                     saved = current = self.ledger.save_checkpoint(segment, current)
                     last_save = self.monotonic()
+            for work in walk.rest():
+                current = after(work)
         except DeadlineReached:
-            if pages_done == 0:
+            # Not even the oldest page is done; the next invocation would begin just where this one did.
+            if (current.cursor or {}) == (begun.cursor or {}):
                 raise CapacityExhausted(
                     f"Segment {segment.segment} of the {segment.phase} of {segment.table_name} got no page of up to "
                     f"{PAGE_ITEMS} items through in a whole invocation, after {saved.items} items before it. Expected "
@@ -131,34 +233,25 @@ class Engine:
                 ) from None
         return saved if current is saved else self.ledger.save_checkpoint(segment, current)
 
-    def _pages(
-        self, phase: Phase, segment: int, total_segments: int, cursor: Mapping[str, Any] | None, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
-        """The segment's pages from ``cursor`` on, each read while the one before is in work."""
-
-        def read(start: Mapping[str, Any] | None) -> Future[Any]:
-            arguments: dict[str, Any] = {
-                "Segment": segment,
-                "TotalSegments": total_segments,
-                "ConsistentRead": True,
-                "Limit": PAGE_ITEMS,
-                "ReturnConsumedCapacity": "TOTAL",
-                **phase.scan_arguments(),
-            }
-            if start is not None:
-                arguments["ExclusiveStartKey"] = start
-            backoff = Backoff(deadline=deadline, sleep=self.sleep)
-            return self.executor.submit(backoff.call, partial(self.dynamodb.scan, **arguments))
-
-        pending = read(cursor)
-        while True:
-            page = pending.result()
-            following = page.get("LastEvaluatedKey")
-            if following is not None:
-                pending = read(following)
-            yield page
-            if following is None:
-                return
+    def _walk(
+        self,
+        phase: Phase | WalkingPhase,
+        segment: int,
+        total_segments: int,
+        cursor: Mapping[str, Any] | None,
+        deadline: Deadline,
+    ) -> Walk:
+        scans = Scans(
+            dynamodb=self.dynamodb,
+            executor=self.executor,
+            sleep=self.sleep,
+            segment=segment,
+            total_segments=total_segments,
+            deadline=deadline,
+        )
+        if isinstance(phase, WalkingPhase):
+            return phase.walk(scans, cursor, deadline)
+        return _PageByPage(phase=phase, scans=scans, cursor=cursor, deadline=deadline)
 
 
 @dataclass(kw_only=True)

@@ -91,10 +91,11 @@ def phase_prefix(generation: int, phase: str) -> str:
 class PageResult:
     """What a phase did with a page, or with many.
 
-    ``items``: purged, copied, digested or compared. Only of a digest: ``expiring`` items that were compared with the
-    other side instead, and ``different`` ones, which should be none. Of a digest and of a comparison: ``expired`` ones
-    that TTL has deleted on the other side. Only of a comparison: ``missing``, ``extra`` and ``changed`` items, and how
-    many of them were ``listed`` by their keys.
+    ``items``: purged, copied, digested or compared; of the differential phase, put or deleted. Only of a digest:
+    ``expiring`` items that were compared with the other side instead, and ``different`` ones, which should be none. Of
+    a digest, a comparison and the differential phase: ``expired`` ones that TTL has deleted on the other side. Of a
+    comparison and the differential phase: ``missing``, ``extra`` and ``changed`` items. Only of a comparison: how many
+    of them were ``listed`` by their keys.
     """
 
     items: int = 0
@@ -134,8 +135,9 @@ _COUNTS = ("items", "expiring", "expired", "different", "missing", "extra", "cha
 class Checkpoint:
     """How far a segment is: everything before ``cursor`` is done, and counted in ``result``.
 
-    ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, so that numbers and binary keys survive. A page that was
-    worked on but not checkpointed is worked on again.
+    ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, so that numbers and binary keys survive; of the differential
+    phase it holds one of each side, as a map in wire form. A page that was worked on but not checkpointed is worked on
+    again.
     """
 
     cursor: Mapping[str, Any] | None = None
