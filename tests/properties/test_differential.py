@@ -208,7 +208,7 @@ def test_the_damage_of_these_examples_is_real() -> None:
     assert [world.dynamodb.tables["destination"].segment(item, 4) for item in source] != segments["source"]
 
 
-@many
+@few
 @given(
     items=tables(min_size=12),
     fates=fates,
