@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from handlers.core.errors import VerificationFailed
-from handlers.core.hard_reset import WRITING_PHASES
 
 from .leaves import (
     BACKUP_BLUR_SECONDS,
@@ -373,7 +372,7 @@ def _for_every_segment(
                     on_failure=failed,
                     failure_output={"error": "{% $states.errorOutput.Error %}", "cause": CUT_CAUSE},
                     retry=(CAPACITY_RETRY, _CONFLICT_RETRY),
-                    lingers=phase in WRITING_PHASES,
+                    lingers=phase in ("purge", "copy", "differential"),
                 ),
                 check: choice("$states.input.complete", then=done, otherwise=work),
                 done: {"Type": "Succeed", "Output": "{% $states.input.segment %}"},

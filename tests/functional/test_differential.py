@@ -11,6 +11,7 @@ import pytest
 
 from handlers import differential_segment, runtime
 from handlers.core import engine
+from handlers.core.clock import utc_now
 from handlers.core.errors import CapacityExhausted, CheckpointConflict, StaleWorker, VerificationFailed
 
 from .conftest import Aws
@@ -139,13 +140,13 @@ def test_the_cursor_is_of_both_sides(aws: Aws, one_segment: Steps) -> None:
     assert requests == [], "a complete segment was worked on again"
 
 
-@pytest.mark.parametrize("processed", [1, 3, 6])
+@pytest.mark.parametrize("processed", [1, 2])
 def test_unprocessed_items_are_sent_again(aws: Aws, one_segment: Steps, processed: int) -> None:
     """DynamoDB answers 200 and leaves part of the batch: the rest is dropped, and the count says otherwise."""
     plan = one_segment.preflight()
     with LeaveUnprocessed(runtime.data_client(), processed) as fault:
         one_segment.differential(plan)
-    assert fault.left >= 3
+    assert fault.left >= 2
     finish(aws, one_segment, plan)
 
 
@@ -155,13 +156,14 @@ def test_throttled_for_ever(aws: Aws, one_segment: Steps, operation: str) -> Non
     plan = one_segment.preflight()
     before = scan_all(aws.dynamodb, one_segment.table)
     fault = FailCalls(runtime.data_client(), operation, lambda: throttling(operation), lambda _: True)
-    with fault, pytest.raises(CapacityExhausted, match="segment|Segment") as failure:
+
+    def invoke_on() -> None:
         for _ in range(20):
-            invoke(
-                differential_segment.handler,
-                one_segment.differential_event(plan, 0),
-                Context(seconds=10, per_look=0.25),
-            )
+            short = Context(seconds=10, per_look=0.25)
+            invoke(differential_segment.handler, one_segment.differential_event(plan, 0), short)
+
+    with fault, pytest.raises(CapacityExhausted) as failure:
+        invoke_on()
     assert fault.failed > 3
     assert "start the same incident again" in str(failure.value)
     if operation != "BatchGetItem":  # without a look-up changed items can be mended, and were
@@ -186,7 +188,7 @@ def test_throttled_now_and_then(aws: Aws, one_segment: Steps, operation: str) ->
 def test_killed_before_a_call(
     aws: Aws, one_segment: Steps, operation: str, died_at: int, every_page_saved: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker dies: the next one begins behind items that waited in the window, or writes again what it had written."""
+    """A worker dies: the next one begins behind items that waited in the window, or writes again what was written."""
     # Or never: a second between two checkpoints is soon over on a slow machine.
     monkeypatch.setattr(engine, "_CHECKPOINT_SECONDS", 0.0 if every_page_saved else 3600.0)
     plan = one_segment.preflight()
@@ -267,8 +269,6 @@ def test_a_stale_worker(aws: Aws, one_segment: Steps, lost_at: int) -> None:
 def test_a_worker_that_is_stale_after_a_back_off(aws: Aws, one_segment: Steps) -> None:
     """A throttled batch is sent again minutes later, when the table is recovered and in service."""
     event = one_segment.differential_event(one_segment.preflight(), 0)
-    before = len(scan_all(aws.dynamodb, one_segment.table))
-    del before
     with LeaveUnprocessed(runtime.data_client(), processed=1) as batches, written(one_segment.table) as requests:
         events = runtime.data_client().meta.events
 
@@ -295,7 +295,7 @@ def test_a_worker_of_an_attempt_or_a_reset_that_is_over(aws: Aws, one_segment: S
     with pytest.raises(VerificationFailed, match="After writing the differences"):
         one_segment.verify(plan)
     late = {**event, "totalSegments": 2, "segment": 1}
-    with pytest.raises(StaleWorker, match="is in its differential, attempt 2. Expected differential, attempt 1"):
+    with pytest.raises(StaleWorker, match=r"is in its differential, attempt 2\. Expected differential, attempt 1"):
         invoke(differential_segment.handler, late)
     summary = one_segment.run()
     assert (summary["purgedItems"], summary["copiedItems"]) == (EXTRA + 3, MISSING + CHANGED), "of both attempts"
@@ -323,13 +323,18 @@ def test_the_checkpoint_is_made_before_the_first_item_is_touched(aws: Aws, one_s
 
 def test_what_ttl_has_deleted_stays_deleted_and_verifies(aws: Aws, one_segment: Steps) -> None:
     """The phase and the verification disagree on what TTL may have deleted: no attempt is ever good enough."""
-    put_all(aws.dynamodb, one_segment.source, [{"id": {"N": "700"}, "expires": {"N": "1700000000"}}])
-    put_all(aws.dynamodb, one_segment.source, [{"id": {"N": "701"}, "expires": {"N": "1100000000"}}])
+    now = int(utc_now().timestamp())
+    for number, expires in ((700, now - 86_400), (701, now - 6 * 366 * 86_400), (702, now - 4 * 366 * 86_400 - 60)):
+        put_all(aws.dynamodb, one_segment.source, [{"id": {"N": str(number)}, "expires": {"N": str(expires)}}])
     aws.dynamodb.update_time_to_live(
         TableName=one_segment.table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
     )
-    summary = one_segment.run()
-    assert (summary["expiredItems"], summary["verifiedItems"]) == (1, ITEMS + 1)
+    plan = one_segment.preflight()
+    assert plan["ttlAttribute"] == "expires"
+    one_segment.differential(plan)
+    one_segment.digest(plan, horizon=now + 6 * 3600)
+    summary = one_segment.verify(plan)
+    assert (summary["expiredItems"], summary["verifiedItems"]) == (1, ITEMS + 2)
     left = {item["id"]["N"] for item in scan_all(aws.dynamodb, one_segment.table)}
-    # More than five years past, TTL leaves it alone: somebody else has deleted it.
-    assert {"700", "701"} & left == {"701"}
+    # More than five years past, TTL leaves an item alone: somebody else has deleted it. Near that limit it is put back.
+    assert {"700", "701", "702"} & left == {"701", "702"}
