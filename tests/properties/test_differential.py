@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -378,14 +379,25 @@ def test_in_a_common_order_only_candidates_are_looked_up() -> None:
     assert len(world.dynamodb.written) == 30
 
 
-def test_a_stretch_of_one_side_does_not_part_the_streams() -> None:
+@pytest.mark.parametrize("alone", ["source", "destination", "in turn"])
+def test_a_stretch_of_one_side_does_not_part_the_streams(alone: str) -> None:
     """Junk in one partition, longer than the window: behind it every item is looked up, to the segment's end."""
-    stretch = [{"id": {"S": "junk"}, "sort": {"N": str(number)}} for number in range(500)]
-    for source, damaged in ((plain(600), plain(600) + stretch), (plain(600) + stretch, plain(600))):
-        world = Damaged(source, damaged)
-        # A page that was looked up to find out which side is ahead, and what it met its like by later.
-        assert run(world, size=20) <= len(stretch) + 4 * 20
-        assert len(world.dynamodb.written) == len(stretch)
+    size, stretches = 10, 4
+    sides: dict[str, list[Item]] = {"source": plain(800), "destination": plain(800)}
+    for partition in range(stretches):
+        stretch = [{"id": {"S": f"junk {partition}"}, "sort": {"N": str(number)}} for number in range(100, 200)]
+        sides[("source", "destination")[partition % 2] if alone == "in turn" else alone] += stretch
+    world = Damaged(sides["source"], sides["destination"])
+    tables = world.dynamodb.tables
+    after = [
+        sum(tables["source"].position(item) > tables["source"].position(stretch) for item in plain(800))
+        for stretch in ({"id": {"S": f"junk {partition}"}, "sort": {"N": "0"}} for partition in range(stretches))
+    ]
+    assert sum(100 < items < 700 for items in after) >= 3, "hardly any stretch has the streams go on behind it"
+    looked_up = run(world, size=size)
+    assert len(world.dynamodb.written) == stretches * 100 > stretches * size * differential.WINDOW_PAGES
+    # At a stretch's beginning a page or two of the side that is ahead, and each page's items once more as they come.
+    assert stretches * 100 <= looked_up <= stretches * (100 + 4 * size)
 
 
 def test_without_a_common_order_each_item_is_looked_up_once() -> None:
@@ -401,3 +413,19 @@ def test_an_empty_destination_is_filled_without_a_window() -> None:
     assert run(world) == 500
     assert max(world.most_waiting) <= 1
     assert len(world.dynamodb.written) == 500
+
+
+def test_invocations_that_end_do_not_part_the_streams() -> None:
+    """The side that was ahead when an invocation ended stays ahead for ever: from then on every item is looked up."""
+    size, invocations = 10, iter(range(10**6))
+
+    def deadline() -> Deadline:
+        next(invocations)
+        return after_pages(12)
+
+    world = Damaged(plain(1000), plain(1000))
+    looked_up = run(world, size=size, deadline=deadline)
+    # A page that was ahead at the end of one, and its like at the beginning of the next.
+    assert looked_up <= 2 * size * next(invocations) <= 1000
+    assert next(invocations) > 10
+    assert world.dynamodb.written == []
