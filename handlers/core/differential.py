@@ -36,7 +36,7 @@ from .ledger import PageResult
 WINDOW_PAGES = 4
 
 Position = Mapping[str, Any]
-"""Where a side goes on,: ``{}`` at its beginning, ``{"M": key}`` after a key, ``{"NULL": True}`` at its end."""
+"""Where a side goes on: ``{}`` at its beginning, ``{"M": key}`` after a key, ``{"NULL": True}`` at its end."""
 
 _BEGINNING: Position = {}
 _END: Position = {"NULL": True}
@@ -287,7 +287,11 @@ class _SideBySide:
 
     def _write(self, result: PageResult, requests: Sequence[Mapping[str, Any]]) -> Step:
         """Write, and only then let the cursors pass what was decided."""
-        units = self.differential.writer.write(requests, self.deadline) if requests else 0.0
+        units = 0.0
+        if requests:
+            # Asked before the look-ups, too; but throttled ones may have taken minutes.
+            self.differential.writer.guard()
+            units = self.differential.writer.write(requests, self.deadline)
         return Step(cursor=self._cursor(), result=result.plus(PageResult(write_units=units)))
 
     def _cursor(self) -> Mapping[str, Any] | None:

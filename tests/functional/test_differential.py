@@ -266,6 +266,29 @@ def test_a_stale_worker(aws: Aws, one_segment: Steps, lost_at: int) -> None:
     assert scan_all(aws.dynamodb, one_segment.table) == at_loss[0]
 
 
+@pytest.mark.parametrize("looked_up", [1, 2])
+def test_a_worker_that_is_stale_after_a_look_up(aws: Aws, one_segment: Steps, looked_up: int) -> None:
+    """Throttled look-ups take minutes; what they found is written when the table has another owner."""
+    event = one_segment.differential_event(one_segment.preflight(), 0)
+    put_all(aws.dynamodb, one_segment.table, make_items(KEY, 30, first=500, rich=False))
+    calls = iter(range(1, 10**6))
+    at_loss: list[list[Item]] = []
+
+    def lose(**_: Any) -> None:
+        if next(calls) == looked_up:
+            take_lock(aws, one_segment)
+            at_loss.append(scan_all(aws.dynamodb, one_segment.table))
+
+    events = runtime.data_client().meta.events
+    events.register("after-call.dynamodb.BatchGetItem", lose)
+    try:
+        with pytest.raises(StaleWorker, match="does not hold the lock"):
+            invoke(differential_segment.handler, event)
+    finally:
+        events.unregister("after-call.dynamodb.BatchGetItem", lose)
+    assert scan_all(aws.dynamodb, one_segment.table) == at_loss[0]
+
+
 def test_a_worker_that_is_stale_after_a_back_off(aws: Aws, one_segment: Steps) -> None:
     """A throttled batch is sent again minutes later, when the table is recovered and in service."""
     event = one_segment.differential_event(one_segment.preflight(), 0)
