@@ -330,7 +330,10 @@ class Ledger:
         return {"readUnits": round(totals.result.read_units, 1), "writeUnits": round(totals.result.write_units, 1)}
 
     def purge_has_begun(self, incident_id: str, table_name: str) -> bool:
-        """Whether a purge worker ever started on the table in this incident."""
+        """Whether a worker that deletes or writes ever started on the table in this incident.
+
+        The first one is the purge's, or the differential phase's: whatever comes later, one of them has been before it.
+        """
         answer = self.dynamodb.query(
             TableName=self.table_name,
             KeyConditionExpression="pk = :pk",
