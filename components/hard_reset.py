@@ -73,8 +73,7 @@ class HardReset(pulumi.ComponentResource):
                         functions=arns,
                         sensitive_tables=args.settings.sensitive_tables,
                         source_tables=args.settings.source_tables,
-                        segments=table.segments,
-                        concurrency=table.concurrency,
+                        options=table.options(),
                     )
                 ),
                 statements=[

@@ -70,7 +70,7 @@ class Orchestrator(pulumi.ComponentResource):
                     OrchestratorConfig(
                         environment=settings.environment,
                         functions={function: names.function_arn(names.function(function)) for function in FUNCTIONS},
-                        protected_tables={table.name: {"segments": table.segments} for table in settings.tables},
+                        protected_tables={table.name: table.options() for table in settings.tables},
                         sensitive_tables=settings.sensitive_tables,
                         hard_resets={
                             table: names.state_machine_arn(names.hard_reset(table)) for table in args.hard_resets

@@ -101,7 +101,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "purge-segment",
             "Deletes the items of one segment of the destination",
             [
-                may.ledger("GetItem", "PutItem"),
+                may.ledger("GetItem", "PutItem", "Query"),
                 may.on_protected_tables("Scan", "BatchWriteItem"),
             ],
             size=worker,
@@ -111,7 +111,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "copy-segment",
             "Copies the items of one segment of the source into the destination",
             [
-                may.ledger("GetItem", "PutItem"),
+                may.ledger("GetItem", "PutItem", "Query"),
                 may.on_sources("Scan"),
                 may.on_protected_tables("BatchWriteItem"),
             ],
@@ -122,7 +122,7 @@ class RecoveryFunctions(pulumi.ComponentResource):
             "differential-segment",
             "Writes only what differs between one segment of the source and of the destination",
             [
-                may.ledger("GetItem", "PutItem"),
+                may.ledger("GetItem", "PutItem", "Query"),
                 may.on_sources("Scan", "BatchGetItem"),
                 may.on_protected_tables("Scan", "BatchGetItem", "BatchWriteItem"),
             ],

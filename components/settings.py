@@ -56,11 +56,15 @@ class ProtectedTable:
         name: the table's name; the table exists already.
         segments: number of scan segments, or None to choose from the table's size at each recovery.
         concurrency: how many segments are worked on at once.
+        max_write_units_per_second: the most that a recovery may write, or None for as much as the table takes.
+        capacity_share: the same as a share of the table's capacity, above 0 and at most 1.
     """
 
     name: str
     segments: int | None
     concurrency: int
+    max_write_units_per_second: float | None
+    capacity_share: float | None
 
     @classmethod
     def parse(cls, entry: object) -> ProtectedTable:
@@ -68,17 +72,28 @@ class ProtectedTable:
         options = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(options, Mapping):
             raise ConfigurationError(f"tables: found {entry!r}. Expected a name, or an object with name and options.")
-        unknown = set(options) - {"name", "segments", "concurrency"}
+        unknown = set(options) - {"name", "segments", "concurrency", "maxWriteUnitsPerSecond", "capacityShare"}
         if unknown:
             raise ConfigurationError(
                 f"tables: {entry!r} has the unknown option(s) {', '.join(sorted(unknown))}. "
-                "Expected name, segments, concurrency."
+                "Expected name, segments, concurrency, maxWriteUnitsPerSecond, capacityShare."
             )
         return cls(
             name=_table_name("tables", options.get("name")),
             segments=_whole_number(options, "segments", None, 1, 1000),
             concurrency=_whole_number(options, "concurrency", _DEFAULT_CONCURRENCY, 1, 1000) or _DEFAULT_CONCURRENCY,
+            max_write_units_per_second=_number(options, "maxWriteUnitsPerSecond", 1, 10_000_000),
+            capacity_share=_number(options, "capacityShare", 0.01, 1),
         )
+
+    def options(self) -> dict[str, Any]:
+        """The options as the state machines pass them to functions."""
+        return {
+            "segments": self.segments,
+            "concurrency": self.concurrency,
+            "maxWriteUnitsPerSecond": self.max_write_units_per_second,
+            "capacityShare": self.capacity_share,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +273,15 @@ def _patterns(key: str, value: object) -> tuple[str, ...]:
                 f"{key}: found {pattern!r}. Expected a table's name; * stands for anything, ? for one character."
             )
     return patterns
+
+
+def _number(values: Mapping[str, Any], key: str, lowest: float, highest: float) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+        raise ConfigurationError(f"{key}: found {value!r}. Expected a number from {lowest} to {highest}.")
+    return value
 
 
 def _whole_number(values: Mapping[str, Any], key: str, default: int | None, lowest: int, highest: int) -> int | None:

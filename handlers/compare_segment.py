@@ -35,4 +35,4 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
             expiry=sides.expiry,
             act=listing,
         )
-        return work(segment, compare, pool, context)
+        return work(segment, compare, context)

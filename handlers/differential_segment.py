@@ -7,9 +7,9 @@ from typing import Any
 
 from handlers.core.clock import utc_now
 from handlers.core.differential import Differential
-from handlers.core.engine import BatchReader, BatchWriter, Expiry
+from handlers.core.engine import BatchReader, Expiry
 from handlers.runtime import data_client, logger
-from handlers.segment_event import SegmentEvent, guard, work, worker_pool
+from handlers.segment_event import SegmentEvent, work, worker_pool, writer
 
 # TTL leaves alone what expired five years ago or longer, and the verification comes later than this: what is within a
 # year of that limit is put back rather than believed to be TTL's.
@@ -30,11 +30,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         differential = Differential(
             source=reader(event["sourceTableName"]),
             destination=reader(event["tableName"]),
-            writer=BatchWriter(
-                dynamodb=data_client(), table_name=event["tableName"], executor=pool, guard=guard(segment)
-            ),
+            writer=writer(event, segment, pool),
             expiry=Expiry(
                 attribute=event["ttlAttribute"], horizon=int(utc_now().timestamp()) + _YEAR_SECONDS, clock=utc_now
             ),
         )
-        return work(segment, differential, pool, context)
+        return work(segment, differential, context)

@@ -18,4 +18,4 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         digest = Digest(
             table_name=sides.table_name, other=sides.other, may_be_absent=sides.is_source, expiry=sides.expiry
         )
-        return work(SegmentEvent.parse(event, f"verify-{event['side']}"), digest, pool, context)
+        return work(SegmentEvent.parse(event, f"verify-{event['side']}"), digest, context)

@@ -12,7 +12,7 @@ from handlers.core.hard_reset import HardReset, Options, check_tables
 from handlers.core.incident import Incident
 from handlers.core.locks import ENVIRONMENT, Locks, table_lock
 from handlers.core.request import HardResetRequest
-from handlers.core.tables import check_backup, ttl_attribute
+from handlers.core.tables import check_backup, choose_stride, ttl_attribute
 from handlers.runtime import client, ledger, logger
 
 
@@ -29,12 +29,19 @@ class Event:
     @classmethod
     def parse(cls, event: Mapping[str, Any]) -> Event:
         """Read the state machine's payload."""
+        options = event["options"]
         return cls(
             request=event.get("request"),
             execution_arn=event["executionArn"],
             table_name=event["tableName"],
             sensitive=tuple(event["sensitiveTables"]),
-            options=Options(segments=event["segments"], source_patterns=tuple(event["sourceTables"])),
+            options=Options(
+                segments=options["segments"],
+                concurrency=options["concurrency"],
+                max_write_units=options["maxWriteUnitsPerSecond"],
+                capacity_share=options["capacityShare"],
+                source_patterns=tuple(event["sourceTables"]),
+            ),
         )
 
 
@@ -100,6 +107,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "attempt": plan.attempt,
         "verification": plan.verification,
         "segments": plan.segments,
+        "stride": choose_stride(plan.segments),
+        "pacing": parsed.options.pacing(destination, plan.segments),
         "keyNames": list(destination.key_names),
         "ttlAttribute": plan.ttl_attribute,
         "backupArn": request.backup_arn,

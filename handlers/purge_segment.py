@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers.core.engine import BatchWriter, Purge
-from handlers.runtime import data_client, logger
-from handlers.segment_event import SegmentEvent, guard, work, worker_pool
+from handlers.core.engine import Purge
+from handlers.runtime import logger
+from handlers.segment_event import SegmentEvent, work, worker_pool, writer
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -15,5 +15,4 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Entry point of the function purge-segment."""
     segment = SegmentEvent.parse(event, "purge")
     with worker_pool() as pool:
-        writer = BatchWriter(dynamodb=data_client(), table_name=event["tableName"], executor=pool, guard=guard(segment))
-        return work(segment, Purge(writer=writer, key_names=tuple(event["keyNames"])), pool, context)
+        return work(segment, Purge(writer=writer(event, segment, pool), key_names=tuple(event["keyNames"])), context)

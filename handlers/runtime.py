@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from aws_lambda_powertools import Logger
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
 
 from handlers.core.clock import Deadline, utc_now
+from handlers.core.engine import WRITTEN_AT_ONCE
 from handlers.core.freeze import Freezer, Progress
 from handlers.core.ledger import Ledger
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from handlers.core.wire import WireClient
 
 logger = Logger(service="dynamodb-dr")
 """Messages are constant, everything that varies is a field. Never an item's content, never a key's value."""
@@ -24,15 +24,12 @@ logger = Logger(service="dynamodb-dr")
 WORKER_THREADS = 8
 """Writes under way at once in one worker: enough to hide a round trip of some 10 ms behind one vCPU's work."""
 
+PAGE_THREADS = WRITTEN_AT_ONCE + 1
+"""Pages in work at once in one worker, and the next one being read."""
+
 # The Lambda control plane allows some 15 calls a second and region; ten attempts ride out a crowd.
 _CONTROL_PLANE = Config(retries={"mode": "standard", "max_attempts": 10}, connect_timeout=5, read_timeout=30)
-# Throttling is the engine's to answer, under its deadline: the SDK only retries what a moment later may work.
-_DATA_PLANE = Config(
-    retries={"mode": "standard", "max_attempts": 3},
-    connect_timeout=5,
-    read_timeout=30,
-    max_pool_connections=WORKER_THREADS + 2,
-)
+_DATA_PLANE = Config(connect_timeout=5, read_timeout=30, max_pool_connections=WORKER_THREADS + PAGE_THREADS)
 
 
 @cache
@@ -42,9 +39,13 @@ def client(service: str) -> Any:
 
 
 @cache
-def data_client() -> DynamoDBClient:
+def data_client() -> WireClient:
     """The DynamoDB client that moves items; may be shared by threads."""
-    return boto3.client("dynamodb", config=_DATA_PLANE)
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise NoCredentialsError
+    return WireClient(client=session.client("dynamodb", config=_DATA_PLANE), credentials=credentials)
 
 
 def ledger() -> Ledger:

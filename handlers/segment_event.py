@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.core.clock import utc_now
-from handlers.core.engine import BatchReader, Engine, Expiry, Phase, WalkingPhase
+from handlers.core.engine import BatchReader, BatchWriter, Engine, Expiry, Phase, WalkingPhase
 from handlers.core.hard_reset import WRITING_PHASES, HardReset
 from handlers.core.ledger import SegmentId
 from handlers.core.locks import require_lock, table_lock
-from handlers.runtime import WORKER_THREADS, data_client, deadline, ledger, logger
+from handlers.core.pacing import Pacer
+from handlers.runtime import PAGE_THREADS, WORKER_THREADS, data_client, deadline, ledger, logger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +83,34 @@ def guard(event: SegmentEvent) -> Callable[[], None]:
     return check
 
 
+def writer(event: Mapping[str, Any], segment: SegmentEvent, pool: ThreadPoolExecutor) -> BatchWriter:
+    """What writes to the destination, at the worker's share of the pace."""
+    pacing, book = event["pacing"], ledger()
+    pacer = Pacer(
+        start=pacing["startUnitsPerSecond"] / pacing["workers"],
+        limit=pacing["limitUnitsPerSecond"],
+        workers=pacing["workers"],
+        count_workers=lambda: min(pacing["workers"], book.segments_left(segment.id, segment.total_segments)),
+    )
+    return BatchWriter(
+        dynamodb=data_client(),
+        table_name=segment.id.table_name,
+        executor=pool,
+        pacer=pacer,
+        guard=guard(segment),
+    )
+
+
 def worker_pool() -> ThreadPoolExecutor:
-    """The threads of one invocation; leaving its context waits for them."""
+    """The threads of one invocation's batches; leaving its context waits for them."""
     return ThreadPoolExecutor(max_workers=WORKER_THREADS)
 
 
-def work(event: SegmentEvent, phase: Phase | WalkingPhase, pool: ThreadPoolExecutor, context: Any) -> dict[str, Any]:
+def work(event: SegmentEvent, phase: Phase | WalkingPhase, context: Any) -> dict[str, Any]:
     """Work on the segment until it is complete or the invocation's time is up; the answer says which."""
-    engine = Engine(dynamodb=data_client(), ledger=ledger(), executor=pool)
-    checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context), guard(event))
+    with ThreadPoolExecutor(max_workers=PAGE_THREADS) as pages:
+        engine = Engine(dynamodb=data_client(), ledger=ledger(), executor=pages)
+        checkpoint = engine.run(event.id, event.total_segments, phase, deadline(context), guard(event))
     logger.info(
         "segment worked on",
         incident_id=event.id.incident_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from handlers.core.errors import VerificationFailed
 
@@ -54,16 +55,20 @@ class HardResetConfig:
         functions: ARNs of the Lambda functions by short name.
         sensitive_tables: names that must never be a source.
         source_tables: shell patterns of the names of tables that may be a source.
-        segments: number of scan segments, or None to choose from the table's size.
-        concurrency: how many segments are worked on at once.
+        options: ``segments``, ``concurrency``, ``maxWriteUnitsPerSecond`` and ``capacityShare`` as preflight takes
+            them; ``concurrency`` is how many segments are worked on at once.
     """
 
     table_name: str
     functions: Mapping[str, str]
     sensitive_tables: Sequence[str]
     source_tables: Sequence[str]
-    segments: int | None
-    concurrency: int
+    options: Mapping[str, Any]
+
+    @property
+    def concurrency(self) -> int:
+        """How many segments are worked on at once."""
+        return int(self.options["concurrency"])
 
 
 def hard_reset(config: HardResetConfig) -> Definition:
@@ -113,7 +118,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                     "tableName": name,
                     "sensitiveTables": list(config.sensitive_tables),
                     "sourceTables": list(config.source_tables),
-                    "segments": config.segments,
+                    "options": dict(config.options),
                 },
                 # Workers look whether this execution still holds the lock.
                 assign={
@@ -156,7 +161,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 functions["differential-segment"],
                 config.concurrency,
                 work="Apply the differences to the segment",
-                selector=every_worker | _SEGMENT | _from_plan("ttlAttribute"),
+                selector=every_worker | _SEGMENT | _from_plan("pacing", "ttlAttribute"),
                 next_state="Are the differences applied to every segment?",
             ),
             "Are the differences applied to every segment?": choice(
@@ -169,7 +174,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "purge",
                 functions["purge-segment"],
                 config.concurrency,
-                selector=every_worker | _SEGMENT,
+                selector=every_worker | _SEGMENT | _from_plan("pacing"),
                 next_state="Is every segment purged?",
             ),
             "Is every segment purged?": choice(
@@ -186,7 +191,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "copy",
                 functions["copy-segment"],
                 config.concurrency,
-                selector=every_worker | _SEGMENT,
+                selector=every_worker | _SEGMENT | _from_plan("pacing"),
                 next_state="Is every segment copied?",
             ),
             "Is every segment copied?": choice(
@@ -315,9 +320,16 @@ _SEGMENT: Definition = {
     "causeLimit": cause_limit("$plan.segments"),
 }
 
+# Neighbouring segments lie on the same partitions: a stride, which preflight chose to have no divisor in common with
+# the number of segments, takes workers that start together far apart.
+_SHUFFLED = "[0..$plan.segments - 1].($ * $plan.stride % $plan.segments)"
+
+_ONE_SIDE = f"{{% [{_SHUFFLED}] %}}"
+"""Every segment once."""
+
 _BOTH_SIDES = (
-    "{% $append([0..$plan.segments - 1].{'side': 'source', 'segment': $}, "
-    "[0..$plan.segments - 1].{'side': 'destination', 'segment': $}) %}"
+    f"{{% $append([{_SHUFFLED}.{{'side': 'source', 'segment': $}}], "
+    f"[{_SHUFFLED}.{{'side': 'destination', 'segment': $}}]) %}}"
 )
 """Every segment of the source, then every segment of the destination."""
 
@@ -340,7 +352,7 @@ def _for_every_segment(
     selector: Definition,
     next_state: str,
     work: str | None = None,
-    items: str = "{% [0..$plan.segments - 1] %}",
+    items: str = _ONE_SIDE,
     on_failure: str = "Record the failure of a Map",
 ) -> Definition:
     """A Distributed Map whose children each call the worker until their segment is complete.

@@ -7,12 +7,11 @@ caller's: :class:`Listing` writes their keys to the report bucket.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .clock import Deadline
 from .digest import Item, canonical_item
@@ -58,6 +57,8 @@ class Compare:
         act: what to do with the differences of a page.
     """
 
+    # What is listed depends on what was listed before.
+    pages_at_once: ClassVar[int] = 1
     table_name: str
     other: BatchReader
     is_source: bool
@@ -130,12 +131,7 @@ class Listing:
 
 
 def _line(difference: Difference) -> str:
-    key = {
-        name: {kind: base64.b64encode(value).decode("ascii") if kind == "B" else value}
-        for name, attribute in difference.key.items()
-        for kind, value in attribute.items()
-    }
-    return json.dumps({"difference": difference.kind, "key": key}) + "\n"
+    return json.dumps({"difference": difference.kind, "key": difference.key}) + "\n"
 
 
 def differences_prefix(incident_id: str, execution_arn: str, table_name: str) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .clock import Deadline
 from .digest import Item, canonical_item
@@ -170,8 +170,12 @@ class _Side:
 
 @dataclass(kw_only=True, eq=False)
 class _SideBySide:
-    """Reads both sides, and decides: every step reads a page at most, and looks up a page of candidates at most."""
+    """Reads both sides, and decides: every step reads a page at most, and looks up a page of candidates at most.
 
+    Which page is read next follows from what was done with the one before, so they are worked on one by one.
+    """
+
+    pages_at_once: ClassVar[int] = 1
     differential: Differential
     source: _Side
     destination: _Side

@@ -3,23 +3,25 @@
 One loop serves all three, the comparison in ``compare.py`` and the two streams of ``differential.py``: read a page, do
 the phase's work on it, move the checkpoint on, until the segment is complete or the deadline nears. Items stay in
 DynamoDB's wire form (``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly
-consistent. While a page is being written the next one is already being read.
+consistent. While some pages are being written the next one is already being read, so that no round trip is waited for;
+never more than a few pages are in memory, whatever the table's size.
 
 A page that was interrupted is worked on again: deleting a deleted item and putting the same item twice change nothing,
-and counts are part of the checkpoint, so they cover each page once. (What a killed purge worker deleted after its last
-checkpoint is not found again, and so not counted.)
+and counts are part of the checkpoint, which moves on in the order of the pages, so they cover each page once. (What a
+killed purge worker deleted after its last checkpoint is not found again, and so not counted.)
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from botocore.exceptions import ClientError
 
@@ -27,16 +29,16 @@ from .clock import Clock, Deadline
 from .digest import Item, canonical_item, digest_items
 from .errors import CapacityExhausted
 from .ledger import Checkpoint, Ledger, PageResult, SegmentId
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from .pacing import Pacer
+from .wire import DataPlane, RequestTooLarge
 
 _T = TypeVar("_T")
 
 # Small enough that a page is written well within the shortest useful deadline even on a throttled table, large
-# enough that the page's overhead does not matter. A page of at most 1 MB also keeps each batch of 25 far below
-# BatchWriteItem's 16 MB.
+# enough that the page's overhead does not matter.
 PAGE_ITEMS = 500
+WRITTEN_AT_ONCE = 3
+"""Pages in work at once in a phase that writes: while the last batches of one are under way, those of the next are."""
 _BATCH_ITEMS = 25  # BatchWriteItem's limit
 _KEYS_PER_GET = 100  # BatchGetItem's limit
 _CHECKPOINT_SECONDS = 1.0  # at most one ledger write a second and worker
@@ -60,13 +62,17 @@ class DeadlineReached(Exception):  # noqa: N818 - a signal between the functions
 class Phase(Protocol):
     """The work of one phase: what to read, and what to do with a page."""
 
+    pages_at_once: ClassVar[int]
+    """How many pages may be in work at once."""
+
     def scan_arguments(self) -> Mapping[str, Any]:
         """Arguments of Scan beyond segment and cursor."""
 
     def apply(self, items: Sequence[Item], deadline: Deadline, before: PageResult, /) -> PageResult:
         """Do the page's work; raises :class:`DeadlineReached` when it cannot be finished in time.
 
-        ``before`` is what the segment has done up to this page. It is the same when a page is worked on again.
+        ``before`` is what the segment has done up to this page, where pages are worked on one at a time. It is the
+        same when a page is worked on again.
         """
 
 
@@ -85,6 +91,10 @@ Work = Callable[[PageResult], Step]
 class Walk(Protocol):
     """One invocation's way through a segment."""
 
+    @property
+    def pages_at_once(self) -> int:
+        """How many pages may be in work at once."""
+
     def pages(self) -> Iterator[Work]:
         """Each page is read when it is taken from here, and worked on when it is called."""
 
@@ -102,9 +112,9 @@ class WalkingPhase(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scans:
-    """Reads the pages of one segment of any table, strongly consistent, each while the one before is in work."""
+    """Reads the pages of one segment of any table, strongly consistent, each while those before are in work."""
 
-    dynamodb: DynamoDBClient
+    dynamodb: DataPlane
     executor: Executor
     sleep: Callable[[float], None]
     segment: int
@@ -146,12 +156,16 @@ def scan_units(page: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _PageByPage:
-    """The way of a phase that reads one table: every page is done when the next one begins."""
+    """The way of a phase that reads one table: what it reads it works on at once."""
 
     phase: Phase
     scans: Scans
     cursor: Mapping[str, Any] | None
     deadline: Deadline
+
+    @property
+    def pages_at_once(self) -> int:
+        return self.phase.pages_at_once
 
     def pages(self) -> Iterator[Work]:
         for page in self.scans.pages(self.phase.scan_arguments(), self.cursor):
@@ -173,13 +187,14 @@ class Engine:
     """Runs phases over segments.
 
     Args:
-        dynamodb: a DynamoDB client that may be shared by threads.
+        dynamodb: moves items; may be shared by threads.
         ledger: where checkpoints go.
-        executor: runs the writes of a page and the read of the next one.
+        executor: works on the pages and reads the next one; not the executor of the phase's own requests, for which
+            a page's work waits.
         sleep, monotonic: replaced by tests.
     """
 
-    dynamodb: DynamoDBClient
+    dynamodb: DataPlane
     ledger: Ledger
     executor: Executor
     sleep: Callable[[float], None] = time.sleep
@@ -195,7 +210,8 @@ class Engine:
     ) -> Checkpoint:
         """Work on a segment until it is complete or the deadline nears; returns its saved checkpoint.
 
-        ``guard`` is called before the work on every page; what it raises ends the run.
+        ``guard`` is called before the work on every page; what it raises ends the run. No work is under way any more
+        when this returns or raises.
 
         Raises:
             CapacityExhausted: not one page could be finished in the whole invocation.
@@ -205,25 +221,28 @@ class Engine:
         if saved.complete:
             return saved
         walk = self._walk(phase, segment.segment, total_segments, saved.cursor, deadline)
-
-        def after(work: Work) -> Checkpoint:
-            guard()
-            step = work(current.result)
-            return current.advance(step.cursor, step.result)
-
         last_save = self.monotonic()
+        in_work: deque[Future[Step]] = deque()
         try:
             for work in walk.pages():
-                current = after(work)
-                if current.complete or deadline.reached():
+                guard()
+                in_work.append(self.executor.submit(work, current.result))
+                out_of_time = deadline.reached()
+                while in_work and (out_of_time or len(in_work) >= walk.pages_at_once):
+                    current = _advance(current, in_work.popleft())
+                if current.complete or out_of_time or deadline.reached():
                     break
                 if self.monotonic() - last_save >= _CHECKPOINT_SECONDS:
                     saved = current = self.ledger.save_checkpoint(segment, current)
                     last_save = self.monotonic()
+            while in_work:
+                current = _advance(current, in_work.popleft())
             for work in walk.rest():
-                current = after(work)
+                guard()
+                in_work.append(self.executor.submit(work, current.result))
+                current = _advance(current, in_work.popleft())
         except DeadlineReached:
-            # Not even the oldest page is done; the next invocation would begin just where this one did.
+            # Not even the oldest page is done: the next invocation would begin just where this one did.
             if (current.cursor or {}) == (begun.cursor or {}):
                 raise CapacityExhausted(
                     f"Segment {segment.segment} of the {segment.phase} of {segment.table_name} got no page of up to "
@@ -231,6 +250,8 @@ class Engine:
                     "some capacity to be free: raise the table's capacity or its limit, then start the same incident "
                     "again; it goes on from here."
                 ) from None
+        finally:
+            wait(in_work)
         return saved if current is saved else self.ledger.save_checkpoint(segment, current)
 
     def _walk(
@@ -254,6 +275,12 @@ class Engine:
         return _PageByPage(phase=phase, scans=scans, cursor=cursor, deadline=deadline)
 
 
+def _advance(checkpoint: Checkpoint, work: Future[Step]) -> Checkpoint:
+    """The checkpoint after one more page, whose work is waited for."""
+    step = work.result()
+    return checkpoint.advance(step.cursor, step.result)
+
+
 @dataclass(kw_only=True)
 class Backoff:
     """Waits longer and longer, with full jitter, and never beyond the deadline.
@@ -267,22 +294,29 @@ class Backoff:
 
     def wait(self) -> None:
         """Wait before the next attempt; raises :class:`DeadlineReached` where that would take too long."""
-        delay = random.uniform(0, min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self.attempt))
-        if self.deadline.reached(delay):
-            raise DeadlineReached
+        self.pause(random.uniform(0, min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**self.attempt)))
         self.attempt += 1
-        self.sleep(delay)
 
-    def call(self, request: Callable[[], Any], guard: Callable[[], None] = lambda: None) -> Any:
-        """Send a request until it is no longer throttled; ``guard`` is called before it is sent again."""
+    def pause(self, seconds: float) -> None:
+        """Wait; raises :class:`DeadlineReached` where that would take too long."""
+        if self.deadline.reached(seconds):
+            raise DeadlineReached
+        self.sleep(seconds)
+
+    def call(self, request: Callable[[], Any]) -> Any:
+        """Send a request until it is no longer throttled."""
         while True:
             try:
                 return request()
             except ClientError as error:
-                if error.response["Error"]["Code"] not in _THROTTLED:
+                if not is_throttling(error):
                     raise
             self.wait()
-            guard()
+
+
+def is_throttling(error: ClientError) -> bool:
+    """Whether DynamoDB refused a request only because it came too soon."""
+    return error.response["Error"]["Code"] in _THROTTLED
 
 
 def _all_batches(
@@ -306,7 +340,7 @@ def _all_batches(
 class BatchReader:
     """Reads any number of items of one table by their keys, strongly consistent, in concurrent batches of 100."""
 
-    dynamodb: DynamoDBClient
+    dynamodb: DataPlane
     table_name: str
     key_names: tuple[str, ...]
     executor: Executor
@@ -392,14 +426,24 @@ class Expiry:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchWriter:
-    """Writes any number of put or delete requests to one table, in concurrent batches of 25."""
+    """Writes any number of put or delete requests to one table, in concurrent batches of 25.
 
-    dynamodb: DynamoDBClient
+    Args:
+        dynamodb: moves items; may be shared by threads.
+        table_name: the table.
+        executor: sends the batches.
+        pacer: tells when; None sends at once.
+        sleep: replaced by tests.
+        guard: called before a batch is sent after a wait; what it raises ends the write. A worker may be stale by
+            then.
+    """
+
+    dynamodb: DataPlane
     table_name: str
     executor: Executor
+    pacer: Pacer | None = None
     sleep: Callable[[float], None] = time.sleep
     guard: Callable[[], None] = lambda: None
-    """Called before a batch is sent again; what it raises ends the write. A worker may be stale after a back-off."""
 
     def write(self, requests: Sequence[Mapping[str, Any]], deadline: Deadline) -> float:
         """Write all the requests; returns the write units consumed.
@@ -410,22 +454,51 @@ class BatchWriter:
 
     def _write_batch(self, batch: Sequence[Mapping[str, Any]], deadline: Deadline) -> float:
         units, backoff = 0.0, Backoff(deadline=deadline, sleep=self.sleep)
-        left: Any = {self.table_name: batch}
+        left = batch
         while True:
-            request = partial(self.dynamodb.batch_write_item, RequestItems=left, ReturnConsumedCapacity="TOTAL")
-            answer = backoff.call(request, self.guard)
+            try:
+                answer = self._send(left, backoff)
+            except RequestTooLarge:
+                # 25 of the largest items, whose JSON is several times what DynamoDB counts.
+                half = len(left) // 2
+                return units + sum(self._write_batch(part, deadline) for part in (left[:half], left[half:]))
             units += sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
-            left = answer.get("UnprocessedItems")
+            left = answer.get("UnprocessedItems", {}).get(self.table_name, ())
             if not left:
                 return units
             backoff.wait()
             self.guard()
+
+    def _send(self, batch: Sequence[Mapping[str, Any]], backoff: Backoff) -> Any:
+        """Send a batch in its turn; one that was throttled as a whole comes back unprocessed."""
+        reserved = self.pacer.expect(len(batch)) if self.pacer else 0.0
+        if self.pacer:
+            turn = self.pacer.reserve(reserved)
+            if turn > 0:
+                backoff.pause(turn)
+            if turn > _LONGEST_BACKOFF_SECONDS:
+                self.guard()
+        unwritten: Any = {"UnprocessedItems": {self.table_name: batch}}
+        try:
+            answer = self.dynamodb.batch_write_item(
+                RequestItems={self.table_name: batch}, ReturnConsumedCapacity="TOTAL"
+            )
+        except ClientError as error:
+            if not is_throttling(error):
+                raise
+            answer = unwritten
+        if self.pacer:
+            consumed = sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
+            written = len(batch) - len(answer.get("UnprocessedItems", {}).get(self.table_name, ()))
+            self.pacer.report(reserved, consumed, requests=written, throttled=written < len(batch))
+        return answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Purge:
     """Deletes every item of the destination. Reads keys only."""
 
+    pages_at_once: ClassVar[int] = WRITTEN_AT_ONCE
     writer: BatchWriter
     key_names: tuple[str, ...]
 
@@ -441,8 +514,9 @@ class Purge:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """Puts every item of the source into the destination."""
+    """Puts every item of the source into the destination, and digests what it has read."""
 
+    pages_at_once: ClassVar[int] = WRITTEN_AT_ONCE
     source_table_name: str
     writer: BatchWriter
 
@@ -453,7 +527,7 @@ class Copy:
     def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Put the page's items."""
         units = self.writer.write([{"PutRequest": {"Item": item}} for item in items], deadline)
-        return PageResult(items=len(items), write_units=units)
+        return PageResult(items=len(items), digest=digest_items(items), write_units=units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -472,6 +546,7 @@ class Digest:
         expiry: what TTL may delete.
     """
 
+    pages_at_once: ClassVar[int] = 1
     table_name: str
     other: BatchReader
     may_be_absent: bool
@@ -503,7 +578,11 @@ class Digest:
         )
 
 
-def find_any_item(dynamodb: DynamoDBClient, table_name: str) -> int:
+def find_any_item(dynamodb: DataPlane, table_name: str) -> int:
     """How many items the first page that holds any has; 0 when the whole table is empty. Reads no item's content."""
-    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, Select="COUNT", ConsistentRead=True)
-    return next((page["Count"] for page in pages if page["Count"]), 0)
+    arguments: dict[str, Any] = {"TableName": table_name, "Select": "COUNT", "ConsistentRead": True}
+    while True:
+        page = dynamodb.scan(**arguments)
+        if page["Count"] or "LastEvaluatedKey" not in page:
+            return int(page["Count"])
+        arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]

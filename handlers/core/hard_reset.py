@@ -46,11 +46,27 @@ class Options:
 
     Args:
         segments: number of scan segments, or None to choose from the table's size.
+        concurrency: how many segments are worked on at once.
+        max_write_units: write units a second that a recovery may take, or None.
+        capacity_share: the same as a share of the table's capacity, or None.
         source_patterns: shell patterns of the names of tables that may be copied from.
     """
 
     segments: int | None
+    concurrency: int
+    max_write_units: float | None
+    capacity_share: float | None
     source_patterns: Sequence[str]
+
+    def pacing(self, table: TableDescription, segments: int) -> dict[str, Any]:
+        """How fast the workers of ``table`` may write; see ``handlers.core.pacing.Pacer``."""
+        shares = () if self.capacity_share is None else (self.capacity_share * table.write_capacity,)
+        limits = (*shares, *(() if self.max_write_units is None else (self.max_write_units,)))
+        return {
+            "startUnitsPerSecond": min((table.write_capacity, *limits)),
+            "limitUnitsPerSecond": min(limits) if limits else None,
+            "workers": min(self.concurrency, segments),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +185,11 @@ class HardReset:
             "attempt": 1,
             "verification": 1,
             "sourceTableName": source.name,
-            "segments": choose_segments(max(source.size_bytes, destination.size_bytes), segments),
+            "segments": choose_segments(
+                max(source.item_count, destination.item_count),
+                max(source.size_bytes, destination.size_bytes),
+                segments,
+            ),
             "startedAt": to_iso(self.clock()),
         }
         if self.ledger.create(*self._key, fresh):

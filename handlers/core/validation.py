@@ -138,7 +138,7 @@ def _plan_table(
         "bytes": table.size_bytes,
         # TTL goes on deleting what has expired, also after the copy: an operator who sees it here can switch it off.
         "ttlAttribute": ttl_attribute(dynamodb, name),
-        "segments": choose_segments(table.size_bytes, stack.protected[name].get("segments")),
+        "segments": choose_segments(table.item_count, table.size_bytes, stack.protected[name].get("segments")),
     }
 
 

@@ -145,6 +145,13 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.fixture
+def page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are written one after the other, so that a test knows which writes an interruption finds under way."""
+    for phase in (engine.Purge, engine.Copy):
+        monkeypatch.setattr(phase, "pages_at_once", 1)
+
+
+@pytest.fixture
 def steps(aws: Aws) -> Steps:
     """A hard reset of test-licenses from its restored table, by an execution that runs. The tables are the test's."""
     return Steps(execution_arn=aws.start_execution("reset"))

@@ -253,21 +253,22 @@ class LeaveUnprocessed:
 
     def __enter__(self) -> LeaveUnprocessed:
         events = self.client.meta.events
-        events.register_first("provide-client-params.dynamodb.BatchWriteItem", self._before)
+        events.register_first("before-call.dynamodb.BatchWriteItem", self._before)
         events.register("after-call.dynamodb.BatchWriteItem", self._after)
         return self
 
     def __exit__(self, *_: object) -> None:
         events = self.client.meta.events
-        events.unregister("provide-client-params.dynamodb.BatchWriteItem", self._before)
+        events.unregister("before-call.dynamodb.BatchWriteItem", self._before)
         events.unregister("after-call.dynamodb.BatchWriteItem", self._after)
 
-    def _before(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> dict[str, Any]:
-        ((table, requests),) = params["RequestItems"].items()
-        context["unprocessed"] = {table: list(requests[self.processed :])}
+    def _before(self, params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        body = json.loads(params["body"])
+        ((table, requests),) = body["RequestItems"].items()
+        context["unprocessed"] = {table: requests[self.processed :]}
+        params["body"] = json.dumps({**body, "RequestItems": {table: requests[: self.processed]}}).encode()
         with self._lock:
             self.left += len(requests[self.processed :])
-        return {**params, "RequestItems": {table: list(requests[: self.processed])}}
 
     def _after(self, parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         parsed["UnprocessedItems"] = {table: left for table, left in context["unprocessed"].items() if left}
@@ -291,6 +292,16 @@ class Steps:
     source_tables: tuple[str, ...] = ("dr-test.*",)
     mode: str | None = None
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The table's options, from the stack's configuration."""
+        return {
+            "segments": self.segments,
+            "concurrency": 25,
+            "maxWriteUnitsPerSecond": None,
+            "capacityShare": None,
+        }
+
     def request(self, **changes: Any) -> dict[str, Any]:
         """The hard reset's input."""
         return {
@@ -313,7 +324,7 @@ class Steps:
                 "tableName": self.table,
                 "sensitiveTables": list(self.sensitive),
                 "sourceTables": list(self.source_tables),
-                "segments": self.segments,
+                "options": self.options,
                 **changes,
             },
         )
@@ -329,6 +340,7 @@ class Steps:
             "segment": segment,
             "totalSegments": plan["segments"],
             "generation": plan["attempt"],
+            "pacing": plan["pacing"],
             "causeLimit": 1500,
         }
 

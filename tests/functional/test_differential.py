@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,17 +50,17 @@ def written(table: str) -> Iterator[list[Item]]:
     done: list[Item] = []
 
     def note(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-        context["sent"] = list(params["RequestItems"].get(table, ()))
+        context["sent"] = json.loads(params["body"])["RequestItems"].get(table, [])
 
     def answered(parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
         left = parsed.get("UnprocessedItems", {}).get(table, ())
         done.extend(request for request in context["sent"] if request not in left)
 
     events = runtime.data_client().meta.events
-    events.register("provide-client-params.dynamodb.BatchWriteItem", note)
+    events.register("before-call.dynamodb.BatchWriteItem", note)
     events.register_last("after-call.dynamodb.BatchWriteItem", answered)
     yield done
-    events.unregister("provide-client-params.dynamodb.BatchWriteItem", note)
+    events.unregister("before-call.dynamodb.BatchWriteItem", note)
     events.unregister("after-call.dynamodb.BatchWriteItem", answered)
 
 

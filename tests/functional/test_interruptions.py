@@ -34,7 +34,7 @@ PAGE = 7
 
 
 @pytest.fixture
-def plan(aws: Aws, steps: Steps, small_pages: int) -> Any:
+def plan(aws: Aws, steps: Steps, small_pages: int, page_by_page: None) -> Any:  # noqa: ARG001 - for its effect
     """The plan of a reset in one segment: 30 items in the source, 30 others in the destination."""
     assert small_pages == PAGE
     create_table(aws.dynamodb, steps.source, KEY)

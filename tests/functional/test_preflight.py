@@ -88,6 +88,8 @@ def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
         "attempt": 1,
         "verification": 1,
         "segments": 2,
+        "stride": 1,
+        "pacing": {"startUnitsPerSecond": 4000.0, "limitUnitsPerSecond": None, "workers": 2},
         "keyNames": ["country", "code"],
         "ttlAttribute": None,
         "backupArn": None,

@@ -51,7 +51,7 @@ WORKERS_END_WITHIN = timedelta(seconds=960)
 
 
 @pytest.fixture
-def reset(aws: Aws, steps: Steps, small_pages: int) -> Steps:
+def reset(aws: Aws, steps: Steps, small_pages: int, page_by_page: None) -> Steps:  # noqa: ARG001 - for its effect
     """A reset in one segment: 30 items in the source, 30 others in the destination."""
     assert small_pages == PAGE
     create_table(aws.dynamodb, steps.source, KEY)

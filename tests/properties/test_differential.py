@@ -114,6 +114,7 @@ class WatchedWalk:
 
     walk: Any
     most_waiting: list[int]
+    pages_at_once: int = 1
 
     def pages(self) -> Iterator[Work]:
         """The phase's own."""

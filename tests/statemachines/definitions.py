@@ -9,6 +9,7 @@ from statemachines.leaves import Definition
 from statemachines.orchestrator import OrchestratorConfig, orchestrator
 
 FUNCTIONS = {name: f"arn:aws:lambda:us-east-1:123456789012:function:test-dr-{name}" for name in FUNCTION_NAMES}
+OPTIONS = {"segments": None, "concurrency": 25, "maxWriteUnitsPerSecond": None, "capacityShare": None}
 TABLES = ("test-licenses", "test-providers")
 
 
@@ -20,8 +21,7 @@ def hard_reset_definition() -> Definition:
             functions=FUNCTIONS,
             sensitive_tables=("test-ssn",),
             source_tables=("dr-test.*",),
-            segments=None,
-            concurrency=25,
+            options=OPTIONS,
         )
     )
 
@@ -32,7 +32,7 @@ def orchestrator_definition() -> Definition:
         OrchestratorConfig(
             environment="test",
             functions=FUNCTIONS,
-            protected_tables={name: {"segments": None} for name in TABLES},
+            protected_tables=dict.fromkeys(TABLES, OPTIONS),
             sensitive_tables=("test-ssn",),
             hard_resets={
                 name: f"arn:aws:states:us-east-1:123456789012:stateMachine:test-dr-hard-reset-{name}" for name in TABLES

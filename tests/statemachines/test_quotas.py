@@ -125,7 +125,7 @@ def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
 
 def test_results_of_the_most_segments_fit_even_if_all_fail() -> None:
     """Catches causes of thousands of failed segments that together end the execution with States.DataLimitExceeded."""
-    most = choose_segments(10**15)
+    most = choose_segments(10**12, 10**15)
     for children in (1, 50, most, 2 * most):
         limit = min(leaves._LONGEST_CAUSE, leaves._CAUSES_BUDGET // children)
         failure = {"error": "CapacityExhausted", "cause": "x" * limit}

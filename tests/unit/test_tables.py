@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,13 +14,31 @@ from handlers.core.tables import (
     TableArn,
     TableDescription,
     choose_segments,
+    choose_stride,
     describe_table,
     parse_table_arn,
     restored_table_name,
+    write_capacity,
 )
 
 MIB = 1024 * 1024
 TIME = datetime(2026, 11, 20, 9, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("items", "segments"), [(0, 4), (1_000_000, 4), (1_000_001, 5), (10**10, 1000)])
+def test_segments_grow_with_the_number_of_items(items: int, segments: int) -> None:
+    """A billion items of a few bytes in four segments would keep four workers busy for days."""
+    assert choose_segments(items, 0) == segments
+
+
+@pytest.mark.parametrize("segments", [1, 2, 3, 4, 6, 10, 97, 144, 512, 999, 1000])
+def test_the_stride_visits_every_segment_once_and_far_apart(segments: int) -> None:
+    """A segment that is visited twice is done twice, and another one never."""
+    stride = choose_stride(segments)
+    order = [number * stride % segments for number in range(segments)]
+    assert sorted(order) == list(range(segments))
+    if segments >= 10:
+        assert min(abs(one - other) for one, other in itertools.pairwise(order)) > segments / 4
 
 
 @pytest.mark.parametrize(
@@ -35,13 +54,13 @@ TIME = datetime(2026, 11, 20, 9, 0, 0, tzinfo=UTC)
 )
 def test_segments_grow_with_the_table(size: int, segments: int) -> None:
     """No segments at all for a table whose size DynamoDB has not counted yet: nothing is purged, nothing copied."""
-    assert choose_segments(size) == segments
+    assert choose_segments(0, size) == segments
 
 
 def test_the_configuration_decides_about_segments() -> None:
     """An override that is ignored, or rounded up to the minimum."""
-    assert choose_segments(10**15, 1) == 1
-    assert choose_segments(0, 7) == 7
+    assert choose_segments(10**12, 10**15, 1) == 1
+    assert choose_segments(0, 0, 7) == 7
 
 
 def test_a_restored_table_is_found_again() -> None:
@@ -118,6 +137,7 @@ class OneTable:
                 "TableName": TableName,
                 "TableArn": f"arn:aws:dynamodb:us-east-1:123456789012:table/{TableName}",
                 "TableStatus": "ACTIVE",
+                "ProvisionedThroughput": {"ReadCapacityUnits": 5, "WriteCapacityUnits": 7},
                 "KeySchema": [
                     {"AttributeName": "code", "KeyType": "RANGE"},
                     {"AttributeName": "country", "KeyType": "HASH"},
@@ -141,3 +161,38 @@ def test_a_description_is_put_in_order() -> None:
     assert table.key_names == ("country", "code")
     assert table.describe_key() == "country (HASH, S), code (RANGE, N)"
     assert (table.size_bytes, table.item_count, table.restored_from_arn) == (0, 0, None)
+    assert table.write_capacity == 7
+
+
+@pytest.mark.parametrize(
+    ("table", "capacity"),
+    [
+        ({"ProvisionedThroughput": {"WriteCapacityUnits": 50}}, 50),
+        (
+            {
+                "ProvisionedThroughput": {"WriteCapacityUnits": 50},
+                "GlobalSecondaryIndexes": [{"ProvisionedThroughput": {"WriteCapacityUnits": 20}}],
+            },
+            20,
+        ),
+        ({"BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"}}, 4000),
+        (
+            {
+                "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+                "WarmThroughput": {"WriteUnitsPerSecond": 12_000},
+            },
+            12_000,
+        ),
+        (
+            {
+                "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+                "WarmThroughput": {"WriteUnitsPerSecond": 12_000},
+                "OnDemandThroughput": {"MaxReadRequestUnits": -1, "MaxWriteRequestUnits": 300},
+            },
+            300,
+        ),
+    ],
+)
+def test_the_capacity_to_begin_with(table: dict[str, Any], capacity: float) -> None:
+    """Workers that begin at a pace that the table, one of its indexes or its owner's maximum does not allow."""
+    assert write_capacity(table) == capacity

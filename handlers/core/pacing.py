@@ -1,0 +1,142 @@
+"""How fast one worker writes: its share of what the operator allows, as fast as the table takes it.
+
+What a table takes is not known: an on-demand table grows while it is written to, a hot partition takes less than its
+table, other writers take their part. So a worker begins with its share of the capacity that the table is known to
+have, and then follows what DynamoDB answers. Throttled, it falls back to just below what was accepted, stays there for
+some ten seconds, and then feels its way up again, first slowly, then ever faster: the curve of TCP's CUBIC (RFC 9438),
+which stays near the limit once it has found it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+DEFAULT_WRITE_UNITS = 4000.0
+"""What an on-demand table takes at first, where AWS tells no warm throughput of it."""
+
+_KEEP = 0.96  # of what was accepted, after throttling
+_PLATEAU_SECONDS = 10.0  # until the pace is back at what was accepted
+_STEEPEST_GROWTH = 1.1  # a second
+_SLOWEST_UNITS = 1.0
+_MEASURED_SECONDS = 2.0
+# Below this share of the pace it is not the pace that limits the worker, and raising it would tell nothing.
+_BINDING = 0.8
+_WORKERS_AGE_SECONDS = 15.0
+_LEARNING = 0.2  # how much the newest batch counts in what the next is expected to take
+
+
+@dataclass(kw_only=True)
+class Pacer:
+    """Tells when the next write may be sent. Threads may share it.
+
+    Args:
+        start: write units a second to begin with: the worker's share of the table's known capacity.
+        limit: write units a second that all workers of the table may take together, or None.
+        workers: how many workers share the limit.
+        count_workers: asks for that number, at first and every fifteen seconds; a straggler gets what others leave.
+        monotonic: seconds; replaced by tests.
+    """
+
+    start: float
+    limit: float | None = None
+    workers: int = 1
+    count_workers: Callable[[], int] | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    _pace: float = field(init=False)
+    _peak: float = field(init=False)
+    _since: float = field(init=False)
+    _free_at: float = field(init=False)
+    _grown_at: float = field(init=False)
+    _throttled_at: float = field(init=False)
+    _counted_at: float = field(init=False)
+    _units_a_request: float = field(init=False, default=1.0)
+    _accepted: deque[tuple[float, float]] = field(init=False, default_factory=deque)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        now = self.monotonic()
+        self._pace = self._peak = max(_SLOWEST_UNITS, self.start)
+        # As if the plateau were behind it: the capacity is known to be there, so more may be tried at once.
+        self._since = now - _PLATEAU_SECONDS
+        self._free_at = self._grown_at = now
+        self._counted_at = now - _WORKERS_AGE_SECONDS
+        self._throttled_at = now
+
+    @property
+    def pace(self) -> float:
+        """Write units a second as of now."""
+        return self._pace if self.limit is None else min(self._pace, self.limit / self.workers)
+
+    def expect(self, requests: int) -> float:
+        """The write units that so many puts or deletes will probably take, going by those before."""
+        return requests * self._units_a_request
+
+    def reserve(self, units: float) -> float:
+        """Take a turn for a request of some write units; returns the seconds to wait before it is sent."""
+        self._count_workers()
+        with self._lock:
+            now = self.monotonic()
+            self._grow(now)
+            begin = max(now, self._free_at)
+            self._free_at = begin + units / self.pace
+            return begin - now
+
+    def report(self, reserved: float, accepted: float, *, requests: int, throttled: bool) -> None:
+        """Tell what became of a batch.
+
+        Args:
+            reserved: its write units as reserved.
+            accepted: its write units as consumed.
+            requests: how many puts or deletes were accepted.
+            throttled: whether any was refused.
+        """
+        with self._lock:
+            now = self.monotonic()
+            if requests:
+                self._units_a_request += _LEARNING * (accepted / requests - self._units_a_request)
+            self._free_at += (accepted - reserved) / self.pace
+            self._accepted.append((now, accepted))
+            while self._accepted[0][0] < now - _MEASURED_SECONDS:
+                self._accepted.popleft()
+            # What was under way when the pace was cut says nothing about the new one.
+            if throttled and now - self._throttled_at >= _MEASURED_SECONDS / 2:
+                self._fall_back(now)
+
+    def _rate(self, now: float) -> float:
+        """Units accepted a second, lately."""
+        seen = max(now - max(self._throttled_at, now - _MEASURED_SECONDS), _MEASURED_SECONDS / 2)
+        return sum(units for moment, units in self._accepted if moment > now - seen) / seen
+
+    def _fall_back(self, now: float) -> None:
+        accepted = min(self._pace, max(self._rate(now), self._pace / 4))
+        self._peak = accepted
+        self._pace = max(_SLOWEST_UNITS, _KEEP * accepted)
+        self._since = self._grown_at = self._throttled_at = now
+
+    def _grow(self, now: float) -> None:
+        passed = now - self._grown_at
+        if passed < 0.1:
+            return
+        self._grown_at = now
+        if self._rate(now) < _BINDING * self.pace:
+            self._since += passed  # time in which the pace was not used teaches nothing
+            return
+        part = (now - self._since - _PLATEAU_SECONDS) / _PLATEAU_SECONDS
+        aim = self._peak * (1 + (1 - _KEEP) * part**3 * (1 if part < 0 else 8))
+        self._pace = max(self._pace, min(aim, self._pace * _STEEPEST_GROWTH**passed))
+
+    def _count_workers(self) -> None:
+        if self.count_workers is None or self.limit is None:
+            return
+        with self._lock:
+            now = self.monotonic()
+            due = now - self._counted_at >= _WORKERS_AGE_SECONDS
+            if due:
+                self._counted_at = now
+        if due:
+            # Outside the lock: it is a call to the ledger, and the other threads write on meanwhile.
+            self.workers = max(1, self.count_workers())
