@@ -1,1 +1,1 @@
-"""The test bench: a DynamoDB that has a capacity, and what is measured against it."""
+"""The bench: how fast, how cheap, and how far it scales, against a DynamoDB that has a capacity."""

@@ -77,6 +77,7 @@ class Orchestrator(pulumi.ComponentResource):
                         },
                         freeze=_selection(names, settings.freeze),
                         topic_arn=names.topic_arn,
+                        prices=settings.prices,
                     )
                 ),
                 statements=_statements(names, settings, args.table_keys),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pulumi
 
+from handlers.core.prices import as_config
+
 _ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _TABLE_PATTERN = re.compile(r"[A-Za-z0-9_.*?-]+")
@@ -150,6 +152,7 @@ class Settings:
     log_retention_days: int
     powertools_layer_arn: str
     kms_key_arn: str | None
+    prices: Mapping[str, float] | None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Settings:
@@ -205,6 +208,7 @@ class Settings:
             log_retention_days=retention,
             powertools_layer_arn=str(values.get("powertoolsLayerArn") or "default"),
             kms_key_arn=_key_arn(values.get("kmsKeyArn")),
+            prices=_prices(values.get("prices")),
         )
 
     def check_region(self, region: str) -> None:
@@ -234,6 +238,7 @@ class Settings:
                 "sourceTables",
                 "workerTimeoutSeconds",
                 "logRetentionDays",
+                "prices",
             )
         }
         return cls.parse({key: value for key, value in {**plain, **structured}.items() if value is not None})
@@ -256,6 +261,13 @@ def _key_arn(value: object) -> str | None:
             "arn:aws:kms:REGION:ACCOUNT:key/ID, and not an alias."
         )
     return value
+
+
+def _prices(value: object) -> Mapping[str, float] | None:
+    try:
+        return as_config(value)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _strings(key: str, value: object) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from handlers.core.hard_reset import HardReset, Options, check_tables
 from handlers.core.incident import Incident
 from handlers.core.locks import ENVIRONMENT, Locks, table_lock
 from handlers.core.request import HardResetRequest
-from handlers.core.tables import check_backup, choose_stride, ttl_attribute
+from handlers.core.tables import check_backup, choose_stride, expiry_seconds, ttl_attribute
 from handlers.runtime import client, ledger, logger
 
 
@@ -111,6 +111,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "pacing": parsed.options.pacing(destination, plan.segments),
         "keyNames": list(destination.key_names),
         "ttlAttribute": plan.ttl_attribute,
+        "expirySeconds": expiry_seconds(max(source.size_bytes, destination.size_bytes)),
         "backupArn": request.backup_arn,
         "orchestratorExecutionArn": request.orchestrator_execution_arn,
         "settledAt": to_iso(taken.settled_at),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.core.clock import utc_now
+from handlers.core.prices import Prices
 from handlers.core.validation import Stack, validate
 from handlers.runtime import client, ledger, logger
 
@@ -29,6 +30,7 @@ class Event:
                 environment=event["environment"],
                 protected=event["protectedTables"],
                 sensitive=tuple(event["sensitiveTables"]),
+                prices=Prices.parse(event.get("prices")),
             ),
         )
 

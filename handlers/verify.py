@@ -14,7 +14,7 @@ from handlers.runtime import ledger, logger
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - Lambda's signature
     """Entry point of the function verify."""
     reset = HardReset(ledger=ledger(), clock=utc_now, incident_id=event["incidentId"], table_name=event["tableName"])
-    summary = reset.verify()
+    summary = reset.verify(event.get("verifyingSince"))
     logger.info(
         "table verified", incident_id=event["incidentId"], table=event["tableName"], items=summary["verifiedItems"]
     )

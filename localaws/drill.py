@@ -52,6 +52,9 @@ TABLE_FIELDS = (
     "verified",
     "durationSeconds",
     "consumedCapacity",
+    "phaseSeconds",
+    "forecast",
+    "usd",
 )
 """What the recovery says of a table; null where it never got that far."""
 

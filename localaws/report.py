@@ -142,9 +142,10 @@ def render(report: Mapping[str, Any]) -> str:
     environment.filters["moment"] = moment
     environment.filters["seconds"] = seconds
     environment.filters["short"] = short_digest
+    environment.filters["dollars"] = dollars
     charts = [chart(report.get("timeline", []), layout) for layout in (WIDE, NARROW)]
     return environment.get_template("report.html.j2").render(
-        report=report, charts=[each for each in charts if each], words=words, units=units
+        report=report, charts=[each for each in charts if each], words=words, units=units, beside=beside
     )
 
 
@@ -210,6 +211,30 @@ def moment(value: Any) -> str:
 def short_digest(value: Any) -> str:
     """The first characters of a digest: enough to tell two apart by eye."""
     return f"{str(value)[:12]}…" if value else "none"
+
+
+def dollars(value: Any) -> str:
+    """An amount of money; of less than a dollar four decimals."""
+    if not isinstance(value, int | float):
+        return "—"
+    return f"{value:,.2f} USD" if value >= 1 else f"{value:.4f} USD"
+
+
+def beside(table: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    """What was forecast of a table, beside what happened, as (name, forecast, actual); empty where nothing was."""
+    foreseen = table.get("forecast")
+    if not foreseen:
+        return ()
+    took, capacity = table.get("phaseSeconds") or {}, table.get("consumedCapacity") or {}
+    return (
+        *(
+            (phase.capitalize(), seconds(foreseen.get(f"{phase}Seconds")), seconds(took.get(phase)))
+            for phase in ("purge", "copy", "verify")
+        ),
+        ("Write units", count(foreseen.get("writeUnits")), count(capacity.get("writeUnits"))),
+        ("Read units", count(foreseen.get("readUnits")), count(capacity.get("readUnits"))),
+        ("Cost", dollars(foreseen.get("usd")), dollars(table.get("usd"))),
+    )
 
 
 def words(value: Any) -> str:

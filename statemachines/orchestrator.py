@@ -94,6 +94,7 @@ class OrchestratorConfig:
         hard_resets: table name → ARN of its hard-reset state machine.
         freeze: selection of the functions to freeze, the recovery's own among the excluded.
         topic_arn: where start, success and failure are told.
+        prices: what the stack's configuration changes of AWS's list prices, or None.
     """
 
     environment: str
@@ -103,6 +104,7 @@ class OrchestratorConfig:
     hard_resets: Mapping[str, str]
     freeze: Mapping[str, Any]
     topic_arn: str
+    prices: Mapping[str, float] | None = None
 
 
 def orchestrator(config: OrchestratorConfig) -> Definition:
@@ -140,6 +142,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                     "environment": config.environment,
                     "protectedTables": {name: dict(options) for name, options in config.protected_tables.items()},
                     "sensitiveTables": list(config.sensitive_tables),
+                    "prices": dict(config.prices) if config.prices else None,
                 },
                 assign={
                     "plan": "{% $states.result.Payload %}",
@@ -177,6 +180,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                     "incidentId": "{% $plan.incidentId %}",
                     "status": "PLANNED",
                     "tables": "{% $plan.tables %}",
+                    "forecast": "{% $plan.forecast %}",
                     "functionsToFreeze": "{% $states.input.functions %}",
                     "streamConsumers": "{% $states.input.streamConsumers %}",
                     "frozenFunctions": 0,

@@ -66,23 +66,31 @@ def _canonical_value(attribute: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: value}
 
 
-def canonical_item(item: Item) -> bytes:
-    """The item's canonical form, as UTF-8 JSON. Unequal items have unequal forms."""
-    form = _write(item)
+def write_item(item: Item) -> str:
+    """The item as JSON: every value as it is, every set in its order, only attributes and map entries sorted."""
+    return _write(item)
+
+
+def canonical_item(item: Item, text: str | None = None) -> bytes:
+    """The item's canonical form, as UTF-8 JSON. Unequal items have unequal forms.
+
+    ``text`` is the item by :func:`write_item`, where the caller has it.
+    """
+    form = write_item(item) if text is None else text
     if _MAY_VARY.search(form):
         form = _write({name: _canonical_value(attribute) for name, attribute in item.items()})
     # Lone surrogates, which DynamoDB cannot hold, shall not end a digest either.
     return form.encode("utf-8", "surrogatepass")
 
 
-def item_digest(item: Item) -> int:
-    """The item's hash as a number of 256 bits."""
-    return int.from_bytes(hashlib.blake2b(canonical_item(item), digest_size=32).digest(), "big")
+def item_digest(item: Item, text: str | None = None) -> int:
+    """The item's hash as a number of 256 bits; ``text`` as for :func:`canonical_item`."""
+    return int.from_bytes(hashlib.blake2b(canonical_item(item, text), digest_size=32).digest(), "big")
 
 
 def digest_items(items: Iterable[Item], start: int = 0) -> int:
     """Add the digests of ``items`` to ``start``, modulo 2**256."""
-    return (start + sum(item_digest(item) for item in items)) % _MODULUS
+    return add_digests([start, *map(item_digest, items)])
 
 
 def add_digests(digests: Iterable[int]) -> int:

@@ -13,11 +13,13 @@ killed purge worker deleted after its last checkpoint is not found again, and so
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -26,11 +28,11 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from botocore.exceptions import ClientError
 
 from .clock import Clock, Deadline
-from .digest import Item, canonical_item, digest_items
+from .digest import Item, add_digests, canonical_item, digest_items, item_digest, write_item
 from .errors import CapacityExhausted
 from .ledger import Checkpoint, Ledger, PageResult, SegmentId
 from .pacing import Pacer
-from .wire import DataPlane, RequestTooLarge
+from .wire import DataPlane, PutRequest, RequestTooLarge
 
 _T = TypeVar("_T")
 
@@ -217,10 +219,18 @@ class Engine:
             CapacityExhausted: not one page could be finished in the whole invocation.
             CheckpointConflict: another worker is on the same segment.
         """
-        begun = saved = current = self.ledger.load_checkpoint(segment)
+        saved = self.ledger.load_checkpoint(segment)
         if saved.complete:
             return saved
-        walk = self._walk(phase, segment.segment, total_segments, saved.cursor, deadline)
+        with _rare_collections():
+            walk = self._walk(phase, segment.segment, total_segments, saved.cursor, deadline)
+            return self._work(segment, walk, deadline, guard, saved)
+
+    def _work(
+        self, segment: SegmentId, walk: Walk, deadline: Deadline, guard: Callable[[], None], saved: Checkpoint
+    ) -> Checkpoint:
+        """Work on, from the checkpoint that is saved; returns the newest one."""
+        begun = current = saved
         last_save = self.monotonic()
         in_work: deque[Future[Step]] = deque()
         try:
@@ -273,6 +283,21 @@ class Engine:
         if isinstance(phase, WalkingPhase):
             return phase.walk(scans, cursor, deadline)
         return _PageByPage(phase=phase, scans=scans, cursor=cursor, deadline=deadline)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let the garbage collector look for cycles rarely.
+
+    A page is some hundred thousand small objects without a cycle among them, freed as soon as its work is done. To look
+    through them again and again takes as long as reading them.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(1_000_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _advance(checkpoint: Checkpoint, work: Future[Step]) -> Checkpoint:
@@ -526,8 +551,11 @@ class Copy:
 
     def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Put the page's items."""
-        units = self.writer.write([{"PutRequest": {"Item": item}} for item in items], deadline)
-        return PageResult(items=len(items), digest=digest_items(items), write_units=units)
+        texts = list(map(write_item, items))  # once for the write and the digest
+        requests = [PutRequest(item, text) for item, text in zip(items, texts, strict=True)]
+        units = self.writer.write(requests, deadline)
+        digest = add_digests(map(item_digest, items, texts))
+        return PageResult(items=len(items), digest=digest, write_units=units)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,10 +60,10 @@ class Options:
 
     def pacing(self, table: TableDescription, segments: int) -> dict[str, Any]:
         """How fast the workers of ``table`` may write; see ``handlers.core.pacing.Pacer``."""
-        shares = () if self.capacity_share is None else (self.capacity_share * table.write_capacity,)
+        shares = () if self.capacity_share is None else (self.capacity_share * table.facts.write_capacity,)
         limits = (*shares, *(() if self.max_write_units is None else (self.max_write_units,)))
         return {
-            "startUnitsPerSecond": min((table.write_capacity, *limits)),
+            "startUnitsPerSecond": min((table.facts.write_capacity, *limits)),
             "limitUnitsPerSecond": min(limits) if limits else None,
             "workers": min(self.concurrency, segments),
         }
@@ -261,10 +261,13 @@ class HardReset:
                 "incident again; it purges once more."
             )
         # Not over a later phase or attempt: this may be a call whose answer was lost long ago.
-        self.ledger.update(*self._key, {"phase": "copy"}, only_if={"phase": "purge"})
+        copying = {"phase": "copy", "copyStartedAt": to_iso(self.clock())}
+        self.ledger.update(*self._key, copying, only_if={"phase": "purge"})
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self, verifying_since: int | None = None) -> dict[str, Any]:
         """Compare the digests of both sides; returns the table's output of the contract.
+
+        ``verifying_since``: the epoch second at which the digests were begun, where it is known.
 
         Raises:
             VerificationFailed: they differ, or the verification did not cover every segment.
@@ -311,6 +314,14 @@ class HardReset:
             "durationSeconds": int((now - from_iso(record["startedAt"])).total_seconds()),
             "consumedCapacity": self.ledger.capacity(self.incident_id, self.table_name),
         }
+        if verifying_since is not None and "copyStartedAt" in record:
+            began, copying = (from_iso(record[name]).timestamp() for name in ("startedAt", "copyStartedAt"))
+            summary["phaseSeconds"] = {
+                "purge": int(copying - began),
+                # Clocks of two services; no phase took less than nothing.
+                "copy": max(0, int(verifying_since - copying)),
+                "verify": max(0, int(now.timestamp() - verifying_since)),
+            }
         # The summary is stored as JSON text: it is a report, and must come back with the very same numbers.
         self.ledger.update(
             *self._key,

@@ -16,6 +16,7 @@ from .request import RecoveryRequest
 from .tables import TableDescription
 
 _RUN = "RUN"
+_FORECAST = "FORECAST"
 _UNFINISHED = "INCIDENT"
 _RUNNING, _CLOSING, _SUCCEEDED = "RUNNING", "CLOSING", "SUCCEEDED"
 SUPERSEDED = "SUPERSEDED"
@@ -149,6 +150,18 @@ class Incident:
         if not self.ledger.create(self._partition, _RUN, {**run, **first}):
             self.ledger.update(self._partition, _RUN, run, only_if={})
         self.ledger.put(PARTITION, _UNFINISHED, {"incidentId": self.incident_id})
+
+    def keep_forecast(self, kept: Mapping[str, Any]) -> None:
+        """Keep what was forecast at the first start; what a resumed incident finds is half reset, and tells less."""
+        self.ledger.create(self._partition, _FORECAST, {"kept": json.dumps(kept)})
+
+    def kept_forecast(self) -> dict[str, Any]:
+        """What :meth:`keep_forecast` kept: ``prices``, and in ``tables`` by name each ``forecast`` and its ``basis``.
+
+        Empty where nothing was kept.
+        """
+        record = self.ledger.get(self._partition, _FORECAST)
+        return dict(json.loads(record["kept"])) if record else {}
 
     def end(self) -> None:
         """Record that the incident is over, and well. After a failure the record stays, and its status tells more."""

@@ -7,6 +7,7 @@ one saved. Keys (``pk`` / ``sk``, both strings):
 pk                        sk                                               holds
 ========================  ===============================================  ==================================
 ``INCIDENT#<id>``         ``RUN``                                          request, status, execution
+``INCIDENT#<id>``         ``FORECAST``                                     what was forecast before the start
 ``INCIDENT#<id>``         ``TABLE#<table>``                                phase and attempt of one hard reset
 ``INCIDENT#<id>``         ``CONSUMERS``                                    who reads the tables' streams
 ``SEGMENTS#<id>#<table>`` ``<generation>#<phase>#<segment>``               checkpoint of one segment

@@ -6,13 +6,14 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from .errors import InvalidRequest, UnknownTable, shown
+from .facts import TableFacts, read_facts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -34,7 +35,6 @@ _MIN_SEGMENTS = 4
 _MAX_SEGMENTS = 1000
 # Between the clock of a Lambda function and DynamoDB's. A backup comes long after: the functions drain before it.
 _CLOCK_SKEW = timedelta(seconds=30)
-_ON_DEMAND_WRITE_UNITS = 4000  # what a new on-demand table takes; where AWS tells no warm throughput
 _MAX_NAME_LENGTH = 255  # DynamoDB's limit for table names
 
 
@@ -51,8 +51,8 @@ class KeyAttribute:
 class TableDescription:
     """A table as it is now. ``size_bytes`` and ``item_count`` are DynamoDB's own estimates, up to six hours old.
 
-    ``restored_from_arn``, ``restored_to``: for a restored table, the table and time it was restored from.
-    ``write_capacity``: write units a second that it takes, of its own: every index takes as many again.
+    ``restored_from_arn``, ``restored_to``: for a restored table, the table and time it was restored from. ``facts``:
+    what a forecast needs to know.
     """
 
     name: str
@@ -63,7 +63,7 @@ class TableDescription:
     item_count: int
     restored_from_arn: str | None
     restored_to: datetime | None
-    write_capacity: float
+    facts: TableFacts = field(default_factory=TableFacts)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -105,20 +105,8 @@ def describe_table(dynamodb: DynamoDBClient, name: str) -> TableDescription:
         item_count=table.get("ItemCount", 0),
         restored_from_arn=restored_from,
         restored_to=table.get("RestoreSummary", {}).get("RestoreDateTime"),
-        write_capacity=write_capacity(table),
+        facts=read_facts(table),
     )
-
-
-def write_capacity(table: Mapping[str, Any]) -> float:
-    """Write units a second that a table as DescribeTable answers it takes; on demand it may grow beyond."""
-    indexes = table.get("GlobalSecondaryIndexes", ())
-    if table.get("BillingModeSummary", {}).get("BillingMode") == "PAY_PER_REQUEST":
-        # -1 stands for no maximum.
-        limits = [entry.get("OnDemandThroughput", {}).get("MaxWriteRequestUnits", -1) for entry in (table, *indexes)]
-        warm = table.get("WarmThroughput", {}).get("WriteUnitsPerSecond", _ON_DEMAND_WRITE_UNITS)
-        return float(min([warm, *(limit for limit in limits if limit > 0)]))
-    # An index that cannot keep up throttles its table.
-    return float(min(entry["ProvisionedThroughput"]["WriteCapacityUnits"] for entry in (table, *indexes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +146,15 @@ def choose_stride(segments: int) -> int:
     """A step through the segments that visits each once and takes neighbours far apart: near the golden section."""
     wanted = max(1, round(segments * 0.618))
     return next(step for step in range(wanted, wanted + segments) if math.gcd(step, segments) == 1)
+
+
+def expiry_seconds(size_bytes: int) -> int:
+    """How soon an item must expire to be compared one by one rather than by digest, from the start of a verification.
+
+    TTL may delete an item from its expiry on, so this must be longer than the verification takes: six hours, and one
+    more for each 32 GB. That is twice what the simulation in ``bench/`` finds at 5,000 provisioned read units a second.
+    """
+    return 6 * 3600 + size_bytes * 3600 // (32 * 10**9)
 
 
 def restored_table_name(environment: str, table_name: str, restore_time: datetime, incident_id: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, to_iso
 from .errors import InvalidRequest, RecoveryError, RestoreTimeOutOfRange, UnknownTable
+from .forecast import Basis, Forecast, Options, describe_all, forecast
 from .incident import Incident
 from .ledger import Ledger
 from .locks import ENVIRONMENT, Locks, table_lock
+from .prices import Prices
 from .request import RecoveryRequest
 from .tables import (
     TableDescription,
@@ -33,13 +35,15 @@ class Stack:
 
     Args:
         environment: the stack's environment.
-        protected: table name → its options (``segments``: number or null).
+        protected: table name → its options (``segments``, ``concurrency`` and limits: numbers or null).
         sensitive: names of the sensitive tables.
+        prices: what AWS charges.
     """
 
     environment: str
     protected: Mapping[str, Mapping[str, Any]]
     sensitive: Sequence[str]
+    prices: Prices = field(default_factory=Prices)
 
 
 def validate(
@@ -58,7 +62,8 @@ def validate(
     ``releaseBegun`` (nothing is left but to release and report); ``tables``: what is to be done; ``finishedTables``:
     summaries of what earlier executions of the incident have finished; ``temporaryTables``: names of all the tables
     that the incident restores; ``settledAt``: when no worker of an aborted execution can be alive any more, in the past
-    where there was none.
+    where there was none. In a dry run each table has its ``forecast`` instead of ARNs, and the plan has the one of them
+    all as ``forecast``; otherwise they are kept in the ledger for the report.
 
     Raises:
         InvalidRequest, ConfirmationMismatch, SensitiveTable, UnknownTable, RestoreTimeOutOfRange, RecoveryInProgress:
@@ -89,10 +94,19 @@ def validate(
     resumed, _ = check_incident()
     finished = incident.finished_tables() if resumed else []
     finished_names = {summary["tableName"] for summary in finished}
-    tables = [
-        _plan_table(dynamodb, name, restored_names[name], asked, stack, clock())
+    described = {
+        name: _describe(dynamodb, name, restored_names[name], asked, clock())
         for name in asked.tables
         if name not in finished_names
+    }
+    forecasts = {name: _forecast(table, asked, stack) for name, table in described.items()}
+    tables = [
+        _plan_table(dynamodb, table, restored_names[name], stack)
+        | (
+            # Instead of ARNs: a plan of many tables with long names must fit the payload of a state.
+            {"forecast": forecasts[name].to_json()} if asked.dry_run else _arns(table, restored_names[name])
+        )
+        for name, table in described.items()
     ]
     settled_at = clock()
     if not asked.dry_run:
@@ -101,10 +115,11 @@ def validate(
             # Once more: another execution may have come and gone between the first look and the lock.
             _, supersede = check_incident()
             incident.open(asked, supersede=supersede)
+            incident.keep_forecast(_kept(described, forecasts, stack))
         except RecoveryError:
             locks.release(lock_names)
             raise
-    return {
+    plan = {
         "incidentId": asked.incident_id,
         "restoreDateTime": to_iso(asked.restore_time),
         "mode": asked.mode,
@@ -118,27 +133,64 @@ def validate(
         "temporaryTables": list(restored_names.values()),
         "settledAt": to_iso(settled_at),
     }
+    if asked.dry_run:
+        facts = {name: table.facts for name, table in described.items()}
+        plan["forecast"] = describe_all(forecasts, facts, stack.prices)
+    return plan
 
 
-def _plan_table(
-    dynamodb: DynamoDBClient, name: str, restored_name: str, asked: RecoveryRequest, stack: Stack, now: datetime
-) -> dict[str, Any]:
+def _describe(
+    dynamodb: DynamoDBClient, name: str, restored_name: str, asked: RecoveryRequest, now: datetime
+) -> TableDescription:
+    """The table, which can be restored to the restore point."""
     table = describe_table(dynamodb, name)
     if table.status not in ("ACTIVE", "UPDATING"):
         raise InvalidRequest(f"Table {name} is {table.status}. Expected ACTIVE: wait until it is, then start again.")
     # What an earlier execution restored is used again, even if its time has since left the PITR window.
     if not _is_restored(dynamodb, table, restored_name, asked.restore_time):
         _check_restore_time(dynamodb, name, asked.restore_time, now)
+    return table
+
+
+def _plan_table(dynamodb: DynamoDBClient, table: TableDescription, restored_name: str, stack: Stack) -> dict[str, Any]:
     return {
-        "tableName": name,
-        "tableArn": table.arn,
+        "tableName": table.name,
         "restoredTableName": restored_name,
-        "restoredTableArn": table.arn.removesuffix(name) + restored_name,
         "items": table.item_count,
         "bytes": table.size_bytes,
         # TTL goes on deleting what has expired, also after the copy: an operator who sees it here can switch it off.
-        "ttlAttribute": ttl_attribute(dynamodb, name),
-        "segments": choose_segments(table.item_count, table.size_bytes, stack.protected[name].get("segments")),
+        "ttlAttribute": ttl_attribute(dynamodb, table.name),
+        "segments": _segments(table, stack),
+    }
+
+
+def _arns(table: TableDescription, restored_name: str) -> dict[str, str]:
+    return {"tableArn": table.arn, "restoredTableArn": table.arn.removesuffix(table.name) + restored_name}
+
+
+def _segments(table: TableDescription, stack: Stack) -> int:
+    return choose_segments(table.item_count, table.size_bytes, stack.protected[table.name].get("segments"))
+
+
+def _options(table: TableDescription, stack: Stack) -> Options:
+    return Options.parse(stack.protected[table.name], _segments(table, stack))
+
+
+def _forecast(table: TableDescription, asked: RecoveryRequest, stack: Stack) -> Forecast:
+    return forecast(table.facts, _options(table, stack), stack.prices, mode=asked.mode)
+
+
+def _kept(described: Mapping[str, TableDescription], forecasts: Mapping[str, Forecast], stack: Stack) -> dict[str, Any]:
+    """What the report will put beside what happened."""
+    return {
+        "prices": stack.prices.to_json(),
+        "tables": {
+            name: {
+                "forecast": forecasts[name].to_json(),
+                "basis": Basis.of(table.facts, _options(table, stack)).to_json(),
+            }
+            for name, table in described.items()
+        },
     }
 
 

@@ -1,1 +1,1 @@
-"""Tests of the test bench: that it limits, counts and answers as AWS documents."""
+"""Tests of the bench."""

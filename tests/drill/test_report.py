@@ -73,6 +73,18 @@ def test_expired_items_are_shown_where_there_are_any() -> None:
     assert "Expired since1,234" in Page(report.render(drill)).text
 
 
+def test_the_forecast_stands_beside_what_happened() -> None:
+    """What was forecast is missing, or is mistaken for what happened; or a report without a forecast fails."""
+    drill = reports.succeeded()
+    text = Page(report.render(drill)).text
+    rows = " ".join(text.split())
+    for expected in ("Purge42 s8.0 s", "Write units15,13810,092", "Cost0.0191 USD1,234.50 USD", "Bound by: restore"):
+        assert expected in rows
+    for table in drill["tables"]:
+        table.update(forecast=None, usd=None, phaseSeconds=None)
+    assert "Forecast" not in Page(report.render(drill)).text
+
+
 def test_timeline_fits_a_telephone() -> None:
     """On a narrow screen the end of the recovery lies outside the picture, and nothing says so."""
     page = Page(report.render(reports.succeeded()))

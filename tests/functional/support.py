@@ -111,7 +111,9 @@ def put_all(dynamodb: Any, table: str, items: Iterable[Item]) -> int:
 def scan_all(dynamodb: Any, table: str) -> list[Item]:
     """All items of a table as they are on the wire, in the order of their text."""
     pages = dynamodb.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-    return sorted((item for page in pages for item in page["Items"]), key=repr)
+    items = (item for page in pages for item in page["Items"])
+    # The order of attributes, and of the entries of a map, is nobody's to rely on.
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True, default=repr))
 
 
 def _key_value(kind: str, number: int) -> dict[str, Any]:
@@ -401,9 +403,10 @@ class Steps:
             for segment in range(plan["segments"])
         )
 
-    def verify(self, plan: Mapping[str, Any]) -> Any:
-        """The verdict."""
-        return invoke(verify.handler, {field: plan[field] for field in ("incidentId", "tableName")})
+    def verify(self, plan: Mapping[str, Any], since: int | None = None) -> Any:
+        """The verdict; ``since``: the epoch second at which the digests were begun."""
+        event = {field: plan[field] for field in ("incidentId", "tableName")}
+        return invoke(verify.handler, event if since is None else {**event, "verifyingSince": since})
 
     def compare(
         self, plan: Mapping[str, Any], context: Callable[[], Context] = Context, *, horizon: int = 2_000_000_000

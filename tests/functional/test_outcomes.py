@@ -382,6 +382,13 @@ def test_the_report(aws: Aws, first: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert (output["frozenFunctions"], output["releasedFunctions"]) == (2, 2)
     assert [table["tableName"] for table in output["tables"]] == list(TABLES)
     assert all(table["verified"] is True and table["copiedItems"] == 4 for table in output["tables"])
+    # The forecast is of the tables as they were at the start, with three items each; four were copied.
+    for table in output["tables"]:
+        assert (table["forecast"]["writeUnits"], table["forecast"]["restoreSeconds"]) == (6, 3600)
+        capacity = table["consumedCapacity"]
+        # At list prices at least what its units cost on demand: moto's tables are.
+        least = capacity["writeUnits"] / 1e6 * 0.625 + capacity["readUnits"] / 1e6 * 0.125
+        assert least < table["usd"] < least + 1
     assert "error" not in output
     key = output["reportUri"].removeprefix(f"s3://{BUCKET}/")
     stored = json.loads(aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
@@ -398,6 +405,8 @@ def test_the_report_of_a_failure(aws: Aws, first: str) -> None:
     output = report(first, "FAILED", "X", "Because.")
     assert (output["status"], output["error"], output["cause"]) == ("FAILED", "X", "Because.")
     assert [table["verified"] for table in output["tables"]] == [False, True]
+    assert ["usd" in table for table in output["tables"]] == [False, True]
+    assert all(table["forecast"]["totalSeconds"] >= 3600 for table in output["tables"])
     assert (output["frozenFunctions"], output["releasedFunctions"]) == (0, 0)
 
 

@@ -92,6 +92,7 @@ def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
         "pacing": {"startUnitsPerSecond": 4000.0, "limitUnitsPerSecond": None, "workers": 2},
         "keyNames": ["country", "code"],
         "ttlAttribute": None,
+        "expirySeconds": 6 * 3600,
         "backupArn": None,
         "orchestratorExecutionArn": None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +25,8 @@ from .support import (
     invoke,
     ledger_items,
     lock_names,
+    make_items,
+    put_all,
 )
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -58,7 +61,7 @@ def only(*names: str) -> list[dict[str, str]]:
     return [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in names]
 
 
-def validate(execution_arn: str, value: Any = ...) -> Any:
+def validate(execution_arn: str, value: Any = ..., prices: Any = None) -> Any:
     """Call the entry point."""
     return invoke(
         validate_request.handler,
@@ -68,6 +71,7 @@ def validate(execution_arn: str, value: Any = ...) -> Any:
             "environment": "test",
             "protectedTables": {"test-licenses": {"segments": 7}, "test-languages": {}, "test-missing": {}},
             "sensitiveTables": ["test-ssn"],
+            "prices": prices,
         },
     )
 
@@ -127,6 +131,44 @@ def test_a_dry_run_changes_nothing(protected: Aws) -> None:
     assert plan["dryRun"] is True
     assert [table["tableName"] for table in plan["tables"]] == list(TABLES)
     assert ledger_items(protected.dynamodb) == {}
+
+
+def test_a_dry_run_forecasts(protected: Aws) -> None:
+    """The forecast is of another table, of other options or prices than the stack's, or forgets that counts are old."""
+    put_all(protected.dynamodb, "test-licenses", make_items((("id", "S"),), 40))
+    described = protected.dynamodb.describe_table(TableName="test-licenses")["Table"]
+    assert described["ItemCount"] == 40, "moto counts at once; AWS every six hours"
+    plan = validate(protected.start_execution("dry"), request(dryRun=True))
+    empty, full = plan["tables"]
+    assert set(full) == {
+        "tableName", "restoredTableName", "items", "bytes", "ttlAttribute", "segments", "forecast",
+    }  # fmt: skip
+    forecast = full["forecast"]
+    assert (full["items"], forecast["writeUnits"]) == (40, 80)
+    assert empty["forecast"]["writeUnits"] == 0
+    assert forecast["totalSeconds"] >= forecast["restoreSeconds"] == 3600
+    assert forecast["boundBy"] == "restore"
+    assert plan["forecast"]["usd"] > 0
+    assert "up to six hours old" in " ".join(plan["forecast"]["assumptions"])
+
+    dear = validate(protected.start_execution("dear"), request(dryRun=True), prices={"transitionThousand": 25.0})
+    assert dear["tables"][1]["forecast"]["usd"] > 100 * forecast["usd"]
+    with pytest.raises(ValueError, match="unknown key"):
+        validate(protected.start_execution("wrong"), request(dryRun=True), prices={"transition": 25.0})
+
+
+def test_the_forecast_of_the_first_start_is_kept(protected: Aws) -> None:
+    """The report compares with what was forecast of a half-purged table; or a plan of many tables outgrows a state."""
+    execution = protected.start_execution("first")
+    plan = validate(execution)
+    assert "forecast" not in plan
+    assert all("forecast" not in table for table in plan["tables"])
+    kept = ledger_items(protected.dynamodb)["INCIDENT#incident", "FORECAST"]
+    put_all(protected.dynamodb, "test-licenses", make_items((("id", "S"),), 40))
+    fail(protected, execution)
+    assert validate(protected.start_execution("second"))["resumed"] is True
+    assert ledger_items(protected.dynamodb)["INCIDENT#incident", "FORECAST"] == kept
+    assert set(json.loads(kept["kept"]["S"])["tables"]) == set(TABLES)
 
 
 REFUSALS: dict[str, tuple[Any, type[Exception]]] = {

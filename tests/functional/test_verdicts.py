@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handlers import runtime
+from handlers.core.clock import from_iso
 from handlers.core.errors import DestinationNotEmpty, InvalidRequest, VerificationFailed
 
 from .conftest import Aws
@@ -121,6 +122,19 @@ def test_equal_tables_are_verified(aws: Aws, steps: Steps, copied: Any) -> None:
     assert record(aws, steps)["phase"] == {"S": "verified"}
     # A retried invocation, whose first answer was lost, must find the same.
     assert steps.verify(copied) == {**summary, "durationSeconds": pytest.approx(summary["durationSeconds"], abs=5)}
+
+
+def test_how_long_each_phase_took(aws: Aws, steps: Steps, copied: Any) -> None:
+    """Durations of phases that are not of this reset, or negative because two clocks differ."""
+    began = record(aws, steps)
+    steps.digest(copied)
+    copying = int(from_iso(began["copyStartedAt"]["S"]).timestamp())
+    assert copying >= int(from_iso(began["startedAt"]["S"]).timestamp()) > 0
+    phases = steps.verify(copied, since=copying + 7)["phaseSeconds"]
+    assert set(phases) == {"purge", "copy", "verify"}
+    assert phases["copy"] == 7
+    assert all(0 <= seconds < 600 for seconds in phases.values())
+    assert steps.verify(copied, since=copying - 100)["phaseSeconds"]["copy"] == 0
 
 
 def drop(aws: Aws, steps: Steps) -> None:

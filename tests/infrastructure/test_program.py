@@ -172,3 +172,13 @@ def test_unusual_table_names_get_valid_resource_names(table: str) -> None:
     machines = [arn.split(":")[-1] for arn in outputs["hardResetStateMachineArns"].values()]
     assert len(set(machines)) == 2
     assert all(len(name) <= 80 and "." not in name for name in machines)
+
+
+def test_configured_prices_and_options_reach_validation() -> None:
+    """Catches a forecast with other prices, or other workers, than the stack's."""
+    planned = plan(PROJECT, "prod", {"prices": {"writeMillion": 0.7}})
+    machines = of_type(planned, "sfn/stateMachine:StateMachine")
+    (machine,) = (each for each in machines if each.inputs["name"] == "prod-dr-orchestrator")
+    payload = json.loads(machine.inputs["definition"])["States"]["Validate the request"]["Arguments"]["Payload"]
+    assert payload["prices"] == {"writeMillion": 0.7}
+    assert all(options["concurrency"] > 0 for options in payload["protectedTables"].values())

@@ -32,6 +32,8 @@ def test_valid_settings_are_read() -> None:
     assert settings.freeze.event_source_mappings is True
     assert settings.kms_key_arn is None
     assert Settings.parse({**VALID, "kmsKeyArn": KEY}).kms_key_arn == KEY
+    assert settings.prices is None
+    assert Settings.parse({**VALID, "prices": {"restoreGB": 0.2}}).prices == {"restoreGB": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,10 @@ def test_valid_settings_are_read() -> None:
         ({"kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/a/b"}, "kmsKeyArn"),
         ({"kmsKeyArn": "1234abcd-12ab-34cd-56ef-1234567890ab"}, "kmsKeyArn"),
         ({"kmsKeyArn": 7}, "kmsKeyArn"),
+        ({"prices": 0.625}, "prices"),
+        ({"prices": {"writes": 0.625}}, "unknown key(s) writes"),
+        ({"prices": {"writeMillion": -1}}, "prices.writeMillion: found -1"),
+        ({"prices": {"writeMillion": "0.625"}}, "prices.writeMillion"),
     ],
 )
 def test_a_mistake_is_named(change: dict[str, Any], words: str) -> None:

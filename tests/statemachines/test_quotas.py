@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
+from handlers.core.facts import CapacityFacts, TableFacts
+from handlers.core.forecast import Forecast, Options, describe_all, forecast
 from handlers.core.freeze import MAPPING_POLLS
+from handlers.core.prices import Prices
 from handlers.core.request import DIFFERENTIAL
 from handlers.core.tables import choose_segments
 from statemachines import leaves
@@ -19,6 +23,7 @@ PAYLOAD_BYTES = 262_144  # of a state's input or output
 INLINE_CONCURRENCY = 40  # of an inline Map
 DISTRIBUTED_CHILDREN = 10_000  # running at once
 TABLES = 100
+MOST_TABLES = 120  # of a stack
 RESTORE_SECONDS = 10 * 3600
 
 # Events of one pass through a state: entered and exited; a task also scheduled, started and succeeded or failed; a Map
@@ -100,13 +105,29 @@ def _table(index: int) -> dict[str, Any]:
     }
 
 
+def _length(found: Forecast) -> int:
+    return len(json.dumps(found.to_json()))
+
+
 def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
     """Catches a plan, a Map's result or the final output that outgrows 256 KiB."""
     plan = {"tables": [_table(index) for index in range(TABLES)], "temporaryTables": ["x" * 255] * TABLES}
     assert len(json.dumps(plan)) < PAYLOAD_BYTES
-    # A dry run's output: a DynamoDB stream bears two readers; a table's and a function's longest names.
+    # A dry run's plan and output: a forecast instead of ARNs. A DynamoDB stream bears two readers; a table's and a
+    # function's longest names.
+    facts = TableFacts(items=10**10, bytes=10**13, capacity=CapacityFacts(on_demand=False, write=9e4, read=9e4))
+    forecast_of = partial(forecast, facts, Options(segments=1000, concurrency=1000), Prices())
+    foreseen = max((forecast_of(mode=mode) for mode in ("hard-reset", "differential")), key=_length)
     consumer = {"tableName": "x" * 255, "functionName": "x" * 64, "uuid": "x" * 36, "enabled": False, "frozen": False}
-    planned = {"tables": [_table(index) for index in range(TABLES)], "streamConsumers": [consumer] * 2 * TABLES}
+    tables = [
+        {name: value for name, value in _table(index).items() if not name.endswith("Arn")}
+        | {"forecast": foreseen.to_json()}
+        for index in range(MOST_TABLES)
+    ]
+    together = describe_all(dict.fromkeys(map(str, range(MOST_TABLES)), foreseen), {}, Prices())
+    plan = {"tables": tables, "temporaryTables": ["x" * 255] * MOST_TABLES, "forecast": together}
+    assert len(json.dumps(plan)) < PAYLOAD_BYTES
+    planned = {"tables": tables[:TABLES], "forecast": together, "streamConsumers": [consumer] * 2 * TABLES}
     assert len(json.dumps(planned)) < PAYLOAD_BYTES
     summary = {
         "tableName": "x" * 255,
@@ -117,8 +138,11 @@ def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
         "destinationDigest": "f" * 64,
         "verified": True,
         "consumedCapacity": {"readUnits": 10.0**11, "writeUnits": 10.0**11},
+        "phaseSeconds": dict.fromkeys(("purge", "copy", "verify"), 10**7),
+        "forecast": foreseen.to_json(),
+        "usd": 1_000_000.01,
     }
-    assert len(json.dumps([summary] * TABLES)) < PAYLOAD_BYTES
+    assert len(json.dumps([summary] * MOST_TABLES)) < PAYLOAD_BYTES
     prepared = {"tableName": "x" * 255, "tableArn": "x" * 310, "restoredTableArn": "x" * 310, "backupArn": "x" * 350}
     assert len(json.dumps([prepared] * TABLES)) < PAYLOAD_BYTES
 

@@ -72,6 +72,11 @@ def test_every_table_comes_back_and_nothing_else_changes(deployed: Deployed) -> 
         assert entry["sourceDigest"] == entry["destinationDigest"] != "0" * 64
         assert entry["verified"] is True
         assert entry["consumedCapacity"]["writeUnits"] > 0
+        # What was forecast stands beside what happened; the table was damaged, so it may not be the same.
+        assert entry["forecast"]["writeUnits"] > 0
+        assert entry["usd"] > 0
+        assert set(entry["phaseSeconds"]) == {"purge", "copy", "verify"}
+        assert sum(entry["phaseSeconds"].values()) <= entry["durationSeconds"] + 3
 
     bucket, key = output["reportUri"].removeprefix("s3://").split("/", 1)
     report = json.loads(deployed.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
@@ -100,6 +105,13 @@ def test_a_dry_run_plans_and_changes_nothing(deployed: Deployed) -> None:
     assert output["functionsToFreeze"] == 3
     assert output["tables"][0]["tableName"] == "local-licenses"
     assert output["tables"][0]["segments"] >= 1
+    forecast = output["tables"][0]["forecast"]
+    assert forecast["writeUnits"] == 2 * output["tables"][0]["items"] == 2 * len(before)
+    assert forecast["totalSeconds"] == sum(
+        forecast[f"{phase}Seconds"] for phase in ("restore", "purge", "copy", "verify")
+    )
+    assert 0 < forecast["usd"] <= output["forecast"]["usd"]
+    assert output["forecast"]["assumptions"]
     assert deployed.items("local-licenses") == before
     assert deployed.client("dynamodb").scan(TableName=deployed.outputs["ledgerTableName"])["Items"] == ledger
     assert deployed.concurrency() == SETTINGS

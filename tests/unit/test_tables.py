@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.core.errors import InvalidRequest
+from handlers.core.facts import read_facts
 from handlers.core.tables import (
     KeyAttribute,
     TableArn,
@@ -18,7 +19,6 @@ from handlers.core.tables import (
     describe_table,
     parse_table_arn,
     restored_table_name,
-    write_capacity,
 )
 
 MIB = 1024 * 1024
@@ -161,7 +161,7 @@ def test_a_description_is_put_in_order() -> None:
     assert table.key_names == ("country", "code")
     assert table.describe_key() == "country (HASH, S), code (RANGE, N)"
     assert (table.size_bytes, table.item_count, table.restored_from_arn) == (0, 0, None)
-    assert table.write_capacity == 7
+    assert table.facts.write_capacity == 7
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_a_description_is_put_in_order() -> None:
 )
 def test_the_capacity_to_begin_with(table: dict[str, Any], capacity: float) -> None:
     """Workers that begin at a pace that the table, one of its indexes or its owner's maximum does not allow."""
-    assert write_capacity(table) == capacity
+    assert read_facts(table).write_capacity == capacity
