@@ -20,6 +20,7 @@ FUNCTIONS = (
     "purge-segment",
     "prove-empty",
     "copy-segment",
+    "differential-segment",
     "digest-segment",
     "verify",
     "compare-segment",

@@ -119,6 +119,17 @@ class RecoveryFunctions(pulumi.ComponentResource):
             data=True,
         )
         self._add(
+            "differential-segment",
+            "Writes only what differs between one segment of the source and of the destination",
+            [
+                may.ledger("GetItem", "PutItem", "Query"),
+                may.on_sources("Scan", "BatchGetItem"),
+                may.on_protected_tables("Scan", "BatchGetItem", "BatchWriteItem"),
+            ],
+            size=worker,
+            data=True,
+        )
+        self._add(
             "digest-segment",
             "Counts and digests the items of one segment of the source or the destination",
             [
@@ -224,6 +235,7 @@ FUNCTION_NAMES = (
     "preflight",
     "purge-segment",
     "copy-segment",
+    "differential-segment",
     "digest-segment",
     "prove-empty",
     "verify",

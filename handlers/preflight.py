@@ -87,12 +87,13 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
             "again with the same incidentId."
         )
     reset = HardReset(ledger=book, clock=utc_now, incident_id=request.incident_id, table_name=destination.name)
-    record = reset.open(source, destination, parsed.options.segments)
+    record = reset.open(source, destination, parsed.options.segments, request.mode)
     plan = reset.plan(record, ttl_attribute(dynamodb, destination.name))
     logger.info(
         "hard reset may begin",
         incident_id=request.incident_id,
         table=destination.name,
+        mode=plan.mode,
         phase=plan.phase,
         attempt=plan.attempt,
         segments=plan.segments,
@@ -101,6 +102,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "incidentId": request.incident_id,
         "tableName": plan.table_name,
         "sourceTableName": plan.source_table_name,
+        "mode": plan.mode,
         "phase": plan.phase,
         "attempt": plan.attempt,
         "verification": plan.verification,

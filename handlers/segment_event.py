@@ -1,4 +1,4 @@
-"""The event and the answer that the segment workers (purge, copy, digest, compare) share."""
+"""The event and the answer that the segment workers (purge, copy, differential, digest, compare) share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.core.clock import utc_now
-from handlers.core.engine import BatchReader, BatchWriter, Engine, Expiry, Phase
-from handlers.core.hard_reset import HardReset
+from handlers.core.engine import BatchReader, BatchWriter, Engine, Expiry, Phase, WalkingPhase
+from handlers.core.hard_reset import WRITING_PHASES, HardReset
 from handlers.core.ledger import SegmentId
 from handlers.core.locks import require_lock, table_lock
 from handlers.core.pacing import Pacer
@@ -77,7 +77,7 @@ def guard(event: SegmentEvent) -> Callable[[], None]:
 
     def check() -> None:
         require_lock(book, table_lock(event.id.table_name), event.execution_arn)
-        if event.id.phase in ("purge", "copy"):
+        if event.id.phase in WRITING_PHASES:
             reset.require_phase(event.id.phase, event.id.generation)
 
     return check
@@ -106,7 +106,7 @@ def worker_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=WORKER_THREADS)
 
 
-def work(event: SegmentEvent, phase: Phase, context: Any) -> dict[str, Any]:
+def work(event: SegmentEvent, phase: Phase | WalkingPhase, context: Any) -> dict[str, Any]:
     """Work on the segment until it is complete or the invocation's time is up; the answer says which."""
     with ThreadPoolExecutor(max_workers=PAGE_THREADS) as pages:
         engine = Engine(dynamodb=data_client(), ledger=ledger(), executor=pages)

@@ -73,14 +73,15 @@ def hard_reset(config: HardResetConfig) -> Definition:
 
     Confirm the table's name, before anything else runs. Preflight: check both tables, take the lock, find where an
     earlier execution of the incident stopped. Back up the destination, unless the orchestrator has. Purge all segments
-    and prove that nothing is left. Copy all segments. Digest both sides and compare the digests; where they differ,
+    and prove that nothing is left, then copy all segments; or, in the mode ``differential``, find what differs in all
+    segments and write only that. Digest both sides and compare the digests; where they differ,
     compare item by item and list the differing keys for the operator. Every failure is explained, the lock given up,
     and the execution fails with the real error; starting the same incident again goes on from there.
     """
     name, functions = config.table_name, config.functions
     every_worker = _from_plan("executionArn", "incidentId", "tableName", "sourceTableName", "keyNames")
     return {
-        "Comment": f"Hard reset of {name}: purge it, copy the source into it, verify",
+        "Comment": f"Hard reset of {name}: purge it and copy the source into it, or write what differs; verify",
         "QueryLanguage": "JSONata",
         "TimeoutSeconds": TIMEOUT_SECONDS,
         "StartAt": "Is the input an object?",
@@ -132,7 +133,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Is there a backup?": choice(
                 # Preflight has seen that it is of this table and available.
                 "$plan.backupArn != null",
-                then="Is the table purged already?",
+                then="Is only what differs to be written?",
                 otherwise="Wait until a backup holds the last write",
             ),
             "Wait until a backup holds the last write": {
@@ -144,7 +145,25 @@ def hard_reset(config: HardResetConfig) -> Definition:
             "Back up the table": create_backup(
                 name, "$plan.incidentId", next_state="Wait for the backup", on_failure="Record the failure"
             ),
-            **backup_states(then="Is the table purged already?", on_failure="Record the failure", polls=BACKUP_POLLS),
+            **backup_states(
+                then="Is only what differs to be written?", on_failure="Record the failure", polls=BACKUP_POLLS
+            ),
+            "Is only what differs to be written?": choice(
+                "$plan.mode = 'differential'",
+                then="Apply the differences to every segment",
+                otherwise="Is the table purged already?",
+            ),
+            "Apply the differences to every segment": _for_every_segment(
+                "differential",
+                functions["differential-segment"],
+                config.concurrency,
+                work="Apply the differences to the segment",
+                selector=every_worker | _SEGMENT | _from_plan("pacing", "ttlAttribute"),
+                next_state="Are the differences applied to every segment?",
+            ),
+            "Are the differences applied to every segment?": choice(
+                no_failures("$plan.segments"), then="Set the expiry horizon", otherwise="Pick the first failure"
+            ),
             "Is the table purged already?": choice(
                 "$plan.phase = 'copy'", then="Copy every segment", otherwise="Purge every segment"
             ),
@@ -332,16 +351,17 @@ def _for_every_segment(
     *,
     selector: Definition,
     next_state: str,
+    work: str | None = None,
     items: str = _ONE_SIDE,
     on_failure: str = "Record the failure of a Map",
 ) -> Definition:
     """A Distributed Map whose children each call the worker until their segment is complete.
 
     A child is an execution with a history of its own, so it may call as often as it takes. It answers with the
-    segment's number, or with its failure.
+    segment's number, or with its failure. ``work``: the name of the state that does it, if not the phase's.
     """
     work, check, done, failed = (
-        f"{phase.capitalize()} the segment",
+        work or f"{phase.capitalize()} the segment",
         "Is the segment complete?",
         "Segment complete",
         "Segment failed",
@@ -364,7 +384,7 @@ def _for_every_segment(
                     on_failure=failed,
                     failure_output={"error": "{% $states.errorOutput.Error %}", "cause": CUT_CAUSE},
                     retry=(CAPACITY_RETRY, _CONFLICT_RETRY),
-                    lingers=phase in ("purge", "copy"),
+                    lingers=phase in ("purge", "copy", "differential"),
                 ),
                 check: choice("$states.input.complete", then=done, otherwise=work),
                 done: {"Type": "Succeed", "Output": "{% $states.input.segment %}"},

@@ -269,6 +269,7 @@ def orchestrator(config: OrchestratorConfig) -> Definition:
                 selector={
                     "table": "{% $states.context.Map.Item.Value %}",
                     "incidentId": "{% $plan.incidentId %}",
+                    "mode": "{% $plan.mode %}",
                     "orchestratorExecutionArn": "{% $orchestratorArn %}",
                     "stateMachineArn": "{% $lookup($hardResets, $states.context.Map.Item.Value.tableName) %}",
                     "causeLimit": cause_limit(_FINISHED),
@@ -533,6 +534,7 @@ def _reset_table() -> Definition:
                         "sourceTableArn": "{% $states.input.table.restoredTableArn %}",
                         "destinationTableArn": "{% $states.input.table.tableArn %}",
                         "tableNameRecoveryConfirmation": "{% $states.input.table.tableName %}",
+                        "mode": "{% $states.input.mode %}",
                         "backupArn": "{% $states.input.table.backupArn %}",
                         "orchestratorExecutionArn": "{% $states.input.orchestratorExecutionArn %}",
                         "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID": EXECUTION_ARN,

@@ -1,10 +1,10 @@
 """Purge, copy and digest of one scan segment.
 
-One loop serves all three, and the comparison in ``compare.py``: read a page, do the phase's work on it, move the
-checkpoint on, until the segment is complete or the deadline nears. Items stay in DynamoDB's wire form
-(``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly consistent. While some pages
-are being written the next one is already being read, so that no round trip is waited for; never more than a few pages
-are in memory, whatever the table's size.
+One loop serves all three, the comparison in ``compare.py`` and the two streams of ``differential.py``: read a page, do
+the phase's work on it, move the checkpoint on, until the segment is complete or the deadline nears. Items stay in
+DynamoDB's wire form (``{"N": "1.50"}``), so every type and every digit arrives unchanged. Reads are strongly
+consistent. While some pages are being written the next one is already being read, so that no round trip is waited for;
+never more than a few pages are in memory, whatever the table's size.
 
 A page that was interrupted is worked on again: deleting a deleted item and putting the same item twice change nothing,
 and counts are part of the checkpoint, which moves on in the order of the pages, so they cover each page once. (What a
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from botocore.exceptions import ClientError
 
@@ -81,6 +81,112 @@ class Phase(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """What was done with a page, and how far the segment is by it. ``cursor`` None means that it is complete."""
+
+    cursor: Mapping[str, Any] | None
+    result: PageResult
+
+
+Work = Callable[[PageResult], Step]
+"""The work on a page that has been read; takes what the segment had done before it. Raises :class:`DeadlineReached`."""
+
+
+class Walk(Protocol):
+    """One invocation's way through a segment."""
+
+    @property
+    def pages_at_once(self) -> int:
+        """How many pages may be in work at once."""
+
+    def pages(self) -> Iterator[Work]:
+        """Each page is read when it is taken from here, and worked on when it is called."""
+
+    def rest(self) -> Iterator[Work]:
+        """What was read and not worked on, for want of the pages to come: called for where the invocation ends."""
+
+
+@runtime_checkable
+class WalkingPhase(Protocol):
+    """A phase that finds its own way through the segment: one that reads more than one table."""
+
+    def walk(self, scans: Scans, cursor: Mapping[str, Any] | None, deadline: Deadline) -> Walk:
+        """The way on from ``cursor``, which is what the last step answered, or None at the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """Reads the pages of one segment of any table, strongly consistent, each while those before are in work."""
+
+    dynamodb: DataPlane
+    executor: Executor
+    sleep: Callable[[float], None]
+    segment: int
+    total_segments: int
+    deadline: Deadline
+
+    def pages(self, arguments: Mapping[str, Any], cursor: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+        """The segment's pages from ``cursor`` on; ``arguments`` of Scan name the table at least."""
+
+        def read(start: Mapping[str, Any] | None) -> Future[Any]:
+            request: dict[str, Any] = {
+                "Segment": self.segment,
+                "TotalSegments": self.total_segments,
+                "ConsistentRead": True,
+                "Limit": PAGE_ITEMS,
+                "ReturnConsumedCapacity": "TOTAL",
+                **arguments,
+            }
+            if start is not None:
+                request["ExclusiveStartKey"] = start
+            backoff = Backoff(deadline=self.deadline, sleep=self.sleep)
+            return self.executor.submit(backoff.call, partial(self.dynamodb.scan, **request))
+
+        pending = read(cursor)
+        while True:
+            page = pending.result()
+            following = page.get("LastEvaluatedKey")
+            if following is not None:
+                pending = read(following)
+            yield page
+            if following is None:
+                return
+
+
+def scan_units(page: Mapping[str, Any]) -> float:
+    """The read units that a page of a scan consumed."""
+    return float(page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PageByPage:
+    """The way of a phase that reads one table: what it reads it works on at once."""
+
+    phase: Phase
+    scans: Scans
+    cursor: Mapping[str, Any] | None
+    deadline: Deadline
+
+    @property
+    def pages_at_once(self) -> int:
+        return self.phase.pages_at_once
+
+    def pages(self) -> Iterator[Work]:
+        for page in self.scans.pages(self.phase.scan_arguments(), self.cursor):
+            yield partial(self._work_on, page)
+
+    def rest(self) -> Iterator[Work]:
+        return iter(())
+
+    def _work_on(self, page: Mapping[str, Any], before: PageResult) -> Step:
+        result = self.phase.apply(page["Items"], self.deadline, before)
+        return Step(
+            cursor=page.get("LastEvaluatedKey"),
+            result=replace(result, read_units=result.read_units + scan_units(page)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """Runs phases over segments.
 
@@ -102,7 +208,7 @@ class Engine:
         self,
         segment: SegmentId,
         total_segments: int,
-        phase: Phase,
+        phase: Phase | WalkingPhase,
         deadline: Deadline,
         guard: Callable[[], None] = lambda: None,
     ) -> Checkpoint:
@@ -119,38 +225,37 @@ class Engine:
         if saved.complete:
             return saved
         with _rare_collections():
-            return self._work(segment, total_segments, phase, deadline, guard, saved)
+            walk = self._walk(phase, segment.segment, total_segments, saved.cursor, deadline)
+            return self._work(segment, walk, deadline, guard, saved)
 
     def _work(
-        self,
-        segment: SegmentId,
-        total_segments: int,
-        phase: Phase,
-        deadline: Deadline,
-        guard: Callable[[], None],
-        saved: Checkpoint,
+        self, segment: SegmentId, walk: Walk, deadline: Deadline, guard: Callable[[], None], saved: Checkpoint
     ) -> Checkpoint:
         """Work on, from the checkpoint that is saved; returns the newest one."""
-        current = saved
-        last_save, pages_done = self.monotonic(), 0
-        in_work: deque[tuple[Mapping[str, Any], Future[PageResult]]] = deque()
+        begun = current = saved
+        last_save = self.monotonic()
+        in_work: deque[Future[Step]] = deque()
         try:
-            for page in self._pages(phase, segment.segment, total_segments, saved.cursor, deadline):
+            for work in walk.pages():
                 guard()
-                in_work.append((page, self.executor.submit(phase.apply, page["Items"], deadline, current.result)))
-                is_last = page.get("LastEvaluatedKey") is None or deadline.reached()
-                while in_work and (is_last or len(in_work) >= phase.pages_at_once):
-                    current = _advance(current, *in_work.popleft())
-                    pages_done += 1
-                if is_last or deadline.reached():
+                in_work.append(self.executor.submit(work, current.result))
+                out_of_time = deadline.reached()
+                while in_work and (out_of_time or len(in_work) >= walk.pages_at_once):
+                    current = _advance(current, in_work.popleft())
+                if current.complete or out_of_time or deadline.reached():
                     break
                 if self.monotonic() - last_save >= _CHECKPOINT_SECONDS:
                     saved = current = self.ledger.save_checkpoint(segment, current)
                     last_save = self.monotonic()
             while in_work:
-                current = _advance(current, *in_work.popleft())
+                current = _advance(current, in_work.popleft())
+            for work in walk.rest():
+                guard()
+                in_work.append(self.executor.submit(work, current.result))
+                current = _advance(current, in_work.popleft())
         except DeadlineReached:
-            if pages_done == 0:
+            # Not even the oldest page is done: the next invocation would begin just where this one did.
+            if (current.cursor or {}) == (begun.cursor or {}):
                 raise CapacityExhausted(
                     f"Segment {segment.segment} of the {segment.phase} of {segment.table_name} got no page of up to "
                     f"{PAGE_ITEMS} items through in a whole invocation, after {saved.items} items before it. Expected "
@@ -158,37 +263,28 @@ class Engine:
                     "again; it goes on from here."
                 ) from None
         finally:
-            wait([work for _, work in in_work])
+            wait(in_work)
         return saved if current is saved else self.ledger.save_checkpoint(segment, current)
 
-    def _pages(
-        self, phase: Phase, segment: int, total_segments: int, cursor: Mapping[str, Any] | None, deadline: Deadline
-    ) -> Iterator[Mapping[str, Any]]:
-        """The segment's pages from ``cursor`` on, each read while those before are in work."""
-
-        def read(start: Mapping[str, Any] | None) -> Future[Any]:
-            arguments: dict[str, Any] = {
-                "Segment": segment,
-                "TotalSegments": total_segments,
-                "ConsistentRead": True,
-                "Limit": PAGE_ITEMS,
-                "ReturnConsumedCapacity": "TOTAL",
-                **phase.scan_arguments(),
-            }
-            if start is not None:
-                arguments["ExclusiveStartKey"] = start
-            backoff = Backoff(deadline=deadline, sleep=self.sleep)
-            return self.executor.submit(backoff.call, partial(self.dynamodb.scan, **arguments))
-
-        pending = read(cursor)
-        while True:
-            page = pending.result()
-            following = page.get("LastEvaluatedKey")
-            if following is not None:
-                pending = read(following)
-            yield page
-            if following is None:
-                return
+    def _walk(
+        self,
+        phase: Phase | WalkingPhase,
+        segment: int,
+        total_segments: int,
+        cursor: Mapping[str, Any] | None,
+        deadline: Deadline,
+    ) -> Walk:
+        scans = Scans(
+            dynamodb=self.dynamodb,
+            executor=self.executor,
+            sleep=self.sleep,
+            segment=segment,
+            total_segments=total_segments,
+            deadline=deadline,
+        )
+        if isinstance(phase, WalkingPhase):
+            return phase.walk(scans, cursor, deadline)
+        return _PageByPage(phase=phase, scans=scans, cursor=cursor, deadline=deadline)
 
 
 @contextmanager
@@ -206,11 +302,10 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _advance(checkpoint: Checkpoint, page: Mapping[str, Any], work: Future[PageResult]) -> Checkpoint:
+def _advance(checkpoint: Checkpoint, work: Future[Step]) -> Checkpoint:
     """The checkpoint after one more page, whose work is waited for."""
-    result = work.result()
-    scan_units = page.get("ConsumedCapacity", {}).get("CapacityUnits", 0.0)
-    return checkpoint.advance(page.get("LastEvaluatedKey"), replace(result, read_units=result.read_units + scan_units))
+    step = work.result()
+    return checkpoint.advance(step.cursor, step.result)
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,8 @@
 
 A hard reset is in one of three phases, kept in the ledger: ``purge`` (also before it), ``copy`` (the destination was
 proven empty), ``verified`` (the verdict is in). A failed verdict, or a destination that is not empty, begins a new
-attempt: purge and copy start over with fresh checkpoints.
+attempt: purge and copy start over with fresh checkpoints. In the mode ``differential`` the phase of that name is there
+in the place of purge and copy.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from .errors import (
     VerificationFailed,
 )
 from .ledger import Ledger, PageResult, PhaseTotals, incident_partition
-from .request import HardResetRequest
+from .request import DIFFERENTIAL, HARD_RESET, HardResetRequest
 from .tables import TableDescription, choose_segments, describe_table, parse_table_arn
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-MODE = "hard-reset"
+_FIRST_PHASE = {HARD_RESET: "purge", DIFFERENTIAL: "differential"}
+WRITING_PHASES = frozenset({"purge", "copy", "differential"})
+"""Phases whose workers change the destination."""
 
 # Leaves the verdict in front of it well within what a cause may have.
 _LONGEST_FAILURE = 500
@@ -72,6 +75,7 @@ class Plan:
 
     table_name: str
     source_table_name: str
+    mode: str
     phase: str
     attempt: int
     verification: int
@@ -163,14 +167,21 @@ class HardReset:
     def _key(self) -> tuple[str, str]:
         return incident_partition(self.incident_id), f"TABLE#{self.table_name}"
 
-    def open(self, source: TableDescription, destination: TableDescription, segments: int | None) -> dict[str, Any]:
+    def open(
+        self,
+        source: TableDescription,
+        destination: TableDescription,
+        segments: int | None,
+        mode: str = HARD_RESET,
+    ) -> dict[str, Any]:
         """Begin, or find where an earlier execution of the incident stopped; returns the record.
 
         Raises:
-            InvalidRequest: the incident finished this table already, or was begun with another source.
+            InvalidRequest: the incident finished this table already, or was begun with another source or mode.
         """
         fresh = {
-            "phase": "purge",
+            "mode": mode,
+            "phase": _FIRST_PHASE[mode],
             "attempt": 1,
             "verification": 1,
             "sourceTableName": source.name,
@@ -189,6 +200,12 @@ class HardReset:
                 f"Incident {self.incident_id!r} was begun for {self.table_name} from {record['sourceTableName']}, not "
                 f"from {source.name}. Expected the same source on every start: use it, or another incidentId."
             )
+        if _mode(record) != mode:
+            # A purge half done is no ground for a differential, nor are its counts: one incident, one way.
+            raise InvalidRequest(
+                f"Incident {self.incident_id!r} was begun for {self.table_name} in mode {_mode(record)}, not {mode}. "
+                "Expected the same mode on every start: use it, or another incidentId."
+            )
         if record["phase"] == "verified":
             raise InvalidRequest(
                 f"Incident {self.incident_id!r} has already reset and verified {self.table_name}. Expected an "
@@ -204,6 +221,7 @@ class HardReset:
         return Plan(
             table_name=self.table_name,
             source_table_name=record["sourceTableName"],
+            mode=_mode(record),
             phase=record["phase"],
             attempt=int(record["attempt"]),
             verification=int(record["verification"]),
@@ -255,7 +273,7 @@ class HardReset:
             VerificationFailed: they differ, or the verification did not cover every segment.
         """
         record = self._record()
-        verification, attempt, segments = int(record["verification"]), int(record["attempt"]), int(record["segments"])
+        verification, segments = int(record["verification"]), int(record["segments"])
 
         def totals(phase: str, generation: int) -> PhaseTotals:
             return self.ledger.totals(self.incident_id, self.table_name, phase, generation)
@@ -267,20 +285,26 @@ class HardReset:
         different = source.result.different + destination.result.different
         if not complete or not equal or different:
             self._start_over()
+            copied, again = (
+                ("writing the differences", "it looks for differences")
+                if _mode(record) == DIFFERENTIAL
+                else ("the copy", "it purges and copies")
+            )
             raise VerificationFailed(
-                f"After the copy the source of {self.table_name} has {source.result.items} items with digest "
+                f"After {copied} the source of {self.table_name} has {source.result.items} items with digest "
                 f"{to_hex(source.result.digest)[:16]}… and the table has {destination.result.items} items with digest "
                 f"{to_hex(destination.result.digest)[:16]}…; {different} of the items that expire soon differ "
                 f"({source.complete_segments} and {destination.complete_segments} of {segments} segments read). "
                 "Expected both to be equal: something wrote to the table during the recovery. Stop that writer, then "
-                "start the same incident again; it purges and copies once more."
+                f"start the same incident again; {again} once more."
             )
+        purged, copied_items = self._written(record)
         now = self.clock()
         summary = {
             "tableName": self.table_name,
-            "mode": MODE,
-            "purgedItems": totals("purge", attempt).result.items,
-            "copiedItems": totals("copy", attempt).result.items,
+            "mode": _mode(record),
+            "purgedItems": purged,
+            "copiedItems": copied_items,
             # Those that expire soon were compared one by one, the others by digest; TTL has taken the rest already.
             "verifiedItems": destination.result.items + source.result.expiring,
             "expiredItems": source.result.expired,
@@ -305,6 +329,21 @@ class HardReset:
             only_if={},
         )
         return summary
+
+    def _written(self, record: Mapping[str, Any]) -> tuple[int, int]:
+        """How many items were deleted, and how many put."""
+        attempt = int(record["attempt"])
+
+        def result(phase: str, generation: int) -> PageResult:
+            return self.ledger.totals(self.incident_id, self.table_name, phase, generation).result
+
+        if _mode(record) == HARD_RESET:
+            return result("purge", attempt).items, result("copy", attempt).items
+        # What an attempt has mended the next one finds equal.
+        found = PageResult()
+        for generation in range(1, attempt + 1):
+            found = found.plus(result("differential", generation))
+        return found.extra, found.missing + found.changed
 
     def explain_differences(self, verdict: str, *, keys_at: str, failure: str | None) -> str:
         """The cause of a failed verification with what the comparison item by item has found.
@@ -348,6 +387,11 @@ class HardReset:
         record = self._record()
         self.ledger.update(
             *self._key,
-            {"phase": "purge", "attempt": int(record["attempt"]) + 1},
+            {"phase": _FIRST_PHASE[_mode(record)], "attempt": int(record["attempt"]) + 1},
             only_if={"attempt": record["attempt"]},
         )
+
+
+def _mode(record: Mapping[str, Any]) -> str:
+    """The mode a reset was begun in; records from before there was a choice have none."""
+    return str(record.get("mode", HARD_RESET))

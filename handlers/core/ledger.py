@@ -93,10 +93,11 @@ def phase_prefix(generation: int, phase: str) -> str:
 class PageResult:
     """What a phase did with a page, or with many.
 
-    ``items``: purged, copied, digested or compared. Only of a digest: ``expiring`` items that were compared with the
-    other side instead, and ``different`` ones, which should be none. Of a digest and of a comparison: ``expired`` ones
-    that TTL has deleted on the other side. Only of a comparison: ``missing``, ``extra`` and ``changed`` items, and how
-    many of them were ``listed`` by their keys.
+    ``items``: purged, copied, digested or compared; of the differential phase, put or deleted. Only of a digest:
+    ``expiring`` items that were compared with the other side instead, and ``different`` ones, which should be none. Of
+    a digest, a comparison and the differential phase: ``expired`` ones that TTL has deleted on the other side. Of a
+    comparison and the differential phase: ``missing``, ``extra`` and ``changed`` items. Only of a comparison: how many
+    of them were ``listed`` by their keys.
     """
 
     items: int = 0
@@ -137,7 +138,8 @@ class Checkpoint:
     """How far a segment is: everything before ``cursor`` is done, and counted in ``result``.
 
     ``cursor`` is DynamoDB's LastEvaluatedKey in wire form, and stored as that JSON, so that numbers and binary keys
-    survive. A page that was worked on but not checkpointed is worked on again.
+    survive; of the differential phase it holds one of each side. A page that was worked on but not checkpointed is
+    worked on again.
     """
 
     cursor: Mapping[str, Any] | None = None
@@ -350,7 +352,10 @@ class Ledger:
         return total_segments - sum(page["Count"] for page in pages)
 
     def purge_has_begun(self, incident_id: str, table_name: str) -> bool:
-        """Whether a purge worker ever started on the table in this incident."""
+        """Whether a worker that deletes or writes ever started on the table in this incident.
+
+        The first one is the purge's, or the differential phase's: whatever comes later, one of them has been before it.
+        """
         answer = self.dynamodb.query(
             TableName=self.table_name,
             KeyConditionExpression="pk = :pk",

@@ -18,7 +18,8 @@ from .tables import TableArn, parse_table_arn
 _INCIDENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Step Functions adds this to the input of executions that a state machine starts.
 _ADDED_BY_STEP_FUNCTIONS = frozenset({"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"})
-_MODES = ("hard-reset", "differential")
+HARD_RESET, DIFFERENTIAL = "hard-reset", "differential"
+_MODES = (HARD_RESET, DIFFERENTIAL)
 _STREAM_POLICIES = ("replay", "discard")
 
 
@@ -64,6 +65,16 @@ def _incident_id(value: object) -> str:
             "with a letter or digit, e.g. bad-migration-2026-11-20. Correct the input and start again."
         )
     return value
+
+
+def _mode(request: Mapping[str, Any]) -> str:
+    mode = request.get("mode", HARD_RESET)
+    if mode not in _MODES:
+        raise InvalidRequest(
+            f"mode is {shown(mode)}. Expected {' or '.join(_MODES)}, or to leave it out for {HARD_RESET}. Correct the "
+            "input and start again."
+        )
+    return str(mode)
 
 
 def _restore_time(value: object) -> datetime:
@@ -114,14 +125,7 @@ class RecoveryRequest:
         )
         incident_id = _incident_id(request["incidentId"])
         tables = _confirmed_tables(request["tables"], protected, sensitive)
-        mode = request.get("mode", "hard-reset")
-        if mode not in _MODES:
-            raise InvalidRequest(f"mode is {shown(mode)}. Expected hard-reset. Correct the input and start again.")
-        if mode == "differential":
-            raise InvalidRequest(
-                "mode is 'differential', which this version does not have yet. Expected hard-reset: leave mode out "
-                "and start again."
-            )
+        mode = _mode(request)
         dry_run = request.get("dryRun", False)
         if not isinstance(dry_run, bool):
             raise InvalidRequest(
@@ -200,13 +204,15 @@ def confirm(confirmation: object, table_name: str) -> None:
 class HardResetRequest:
     """The hard reset's input.
 
-    ``backup_arn`` and ``orchestrator_execution_arn`` are passed by the orchestrator only: the backup it took already,
-    and the execution whose lock the reset works under.
+    ``mode``: ``hard-reset``, or ``differential`` to write only what differs. ``backup_arn`` and
+    ``orchestrator_execution_arn`` are passed by the orchestrator only: the backup it took already, and the execution
+    whose lock the reset works under.
     """
 
     incident_id: str
     source: TableArn
     destination: TableArn
+    mode: str
     backup_arn: str | None
     orchestrator_execution_arn: str | None
 
@@ -221,7 +227,7 @@ class HardResetRequest:
             value,
             "The input",
             ("incidentId", "sourceTableArn", "destinationTableArn", "tableNameRecoveryConfirmation"),
-            ("backupArn", "orchestratorExecutionArn"),
+            ("mode", "backupArn", "orchestratorExecutionArn"),
         )
         confirm(request["tableNameRecoveryConfirmation"], table_name)
         destination = parse_table_arn(request["destinationTableArn"], "destinationTableArn")
@@ -242,6 +248,7 @@ class HardResetRequest:
             incident_id=_incident_id(request["incidentId"]),
             source=parse_table_arn(request["sourceTableArn"], "sourceTableArn"),
             destination=destination,
+            mode=_mode(request),
             backup_arn=request.get("backupArn"),
             orchestrator_execution_arn=request.get("orchestratorExecutionArn"),
         )

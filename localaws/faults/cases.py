@@ -48,6 +48,7 @@ class Scenario:
             is looked at), "by-hand" (a hard reset) or "dry-run".
         earlier: faults of an execution before the one that is looked at; none: there is no such execution.
         along: faults that lead the execution where the scenario is to go.
+        mode: of the recovery; none: by default the hard reset.
         discard: whether the consumers of a table's stream are to skip the reset's records; there is one then.
         untouched: of "left-alone": whether it ends before the purge, so that the tables must stay as they are.
     """
@@ -56,6 +57,7 @@ class Scenario:
     form: str = "recovery"
     earlier: tuple[Rule, ...] = ()
     along: tuple[Rule, ...] = ()
+    mode: str | None = None
     discard: bool = False
     untouched: bool = False
 
@@ -90,6 +92,12 @@ _SECOND_ROUND = Scenario(name="a function started during the restore", along=(_t
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(name="smooth"),
+    Scenario(name="differential", mode="differential"),
+    Scenario(
+        name="differential, resumed after an abort",
+        mode="differential",
+        earlier=({"kind": "abort", "machine": HARD_RESET, "state": "Are the differences applied to every segment?"},),
+    ),
     Scenario(name="failed before the purge", along=(_PREFLIGHT_FAILS,)),
     Scenario(name="failed after the purge", along=(_task(HARD_RESET, "Copy the segment"),)),
     Scenario(name="a Map failed as a whole", along=(_task(HARD_RESET, "Copy every segment"),)),
@@ -185,10 +193,15 @@ _VANISHING: tuple[tuple[str, str, str], ...] = (
         ("table-vanishes", HARD_RESET, state)
         for state in ("Preflight", "Purge every segment", "Copy every segment", "Copy the segment")
     ),
+    *(
+        ("table-vanishes", HARD_RESET, state)
+        for state in ("Apply the differences to every segment", "Apply the differences to the segment")
+    ),
     *(("table-vanishes", HARD_RESET, state) for state in ("Digest every segment of both sides", "Verify", "Unlock")),
     *(("table-vanishes", ORCHESTRATOR, state) for state in ("Release the functions", "Delete the temporary table")),
     *(("backup-vanishes", ORCHESTRATOR, state) for state in ("Look at the backup", "Reset the table")),
     *(("backup-vanishes", HARD_RESET, state) for state in ("Preflight", "Copy every segment")),
+    ("backup-vanishes", HARD_RESET, "Apply the differences to every segment"),
     ("stuck", ORCHESTRATOR, "Look at the restored table"),
     ("stuck", ORCHESTRATOR, "Look at the backup"),
 )

@@ -216,6 +216,7 @@ class Recoveries:
                 "tables": [{"tableName": name, "tableNameRecoveryConfirmation": name} for name in RECOVERED],
                 "dryRun": dry,
                 **({"streamPolicy": "discard"} if scenario.discard else {}),
+                **({"mode": scenario.mode} if scenario.mode else {}),
             }
             if scenario.discard:
                 self.stack.add_consumer()

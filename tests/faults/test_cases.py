@@ -20,7 +20,8 @@ from localaws.faults.cases import (
     spread,
 )
 
-SMOOTH, FAILED = SCENARIOS[0], SCENARIOS[1]
+SMOOTH = SCENARIOS[0]
+FAILED = next(one for one in SCENARIOS if one.name == "failed before the purge")
 DEFINITIONS: dict[str, Any] = {
     ORCHESTRATOR: {
         "States": {

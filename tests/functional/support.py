@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from handlers import (
     compare_segment,
     copy_segment,
+    differential_segment,
     digest_segment,
     preflight,
     prove_empty,
@@ -291,6 +292,7 @@ class Steps:
     """The execution of the orchestrator that started this one."""
     sensitive: tuple[str, ...] = ("test-ssn",)
     source_tables: tuple[str, ...] = ("dr-test.*",)
+    mode: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -310,6 +312,7 @@ class Steps:
             "destinationTableArn": table_arn(self.table),
             "tableNameRecoveryConfirmation": self.table,
             **({} if self.parent is None else {"orchestratorExecutionArn": self.parent}),
+            **({} if self.mode is None else {"mode": self.mode}),
             **changes,
         }
 
@@ -354,6 +357,17 @@ class Steps:
         """Copy every segment; returns how many invocations it took."""
         return sum(
             until_complete(copy_segment.handler, self.event(plan, segment), context)
+            for segment in range(plan["segments"])
+        )
+
+    def differential_event(self, plan: Mapping[str, Any], segment: int) -> dict[str, Any]:
+        """The payload of one segment of the differential phase."""
+        return {**self.event(plan, segment), "ttlAttribute": plan["ttlAttribute"]}
+
+    def differential(self, plan: Mapping[str, Any], context: Callable[[], Context] = Context) -> int:
+        """Write what differs in every segment; returns how many invocations it took."""
+        return sum(
+            until_complete(differential_segment.handler, self.differential_event(plan, segment), context)
             for segment in range(plan["segments"])
         )
 
@@ -419,9 +433,12 @@ class Steps:
     def run(self, context: Callable[[], Context] = Context) -> Any:
         """Everything, from where the incident stopped; returns the verdict."""
         plan = self.preflight()
-        if plan["phase"] == "purge":
-            self.empty(plan, context)
-        self.copy(plan, context)
+        if plan["phase"] == "differential":
+            self.differential(plan, context)
+        else:
+            if plan["phase"] == "purge":
+                self.empty(plan, context)
+            self.copy(plan, context)
         self.digest(plan, context)
         return self.verify(plan)
 

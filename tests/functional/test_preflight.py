@@ -83,6 +83,7 @@ def test_a_fresh_reset(aws: Aws, tables: Steps) -> None:
         "incidentId": "incident",
         "tableName": "test-licenses",
         "sourceTableName": "dr-test.licenses.restored",
+        "mode": "hard-reset",
         "phase": "purge",
         "attempt": 1,
         "verification": 1,
@@ -175,6 +176,35 @@ def test_a_source_restored_from_a_sensitive_table(aws: Aws, tables: Steps) -> No
     with pytest.raises(errors.SensitiveTable, match="was restored from test-ssn"):
         replace(tables, source="dr-test.innocent").preflight()
     assert_untouched(aws, tables)
+
+
+def test_the_mode_stays_what_it_was(aws: Aws, tables: Steps) -> None:
+    """A table that is half purged is gone on with as if only little of it differed, or the other way round."""
+    differential = replace(tables, mode="differential")
+    plan = differential.preflight()
+    assert (plan["mode"], plan["phase"]) == ("differential", "differential")
+    for other in (tables, replace(tables, mode="hard-reset")):
+        with pytest.raises(errors.InvalidRequest, match="in mode differential, not hard-reset"):
+            other.preflight()
+    assert differential.preflight()["verification"] == 2
+    by_default = replace(tables, incident_id="another")
+    assert by_default.preflight()["mode"] == "hard-reset"
+    assert replace(by_default, mode="hard-reset").preflight()["phase"] == "purge"
+    with pytest.raises(errors.InvalidRequest, match="in mode hard-reset, not differential"):
+        replace(by_default, mode="differential").preflight()
+    assert len(scan_all(aws.dynamodb, tables.table)) == TEN
+
+
+def test_a_record_of_before_there_was_a_choice(aws: Aws, tables: Steps) -> None:
+    """A reset that an earlier version has begun cannot be finished by this one."""
+    tables.preflight()
+    aws.dynamodb.update_item(
+        TableName=LEDGER,
+        Key={"pk": {"S": "INCIDENT#incident"}, "sk": {"S": f"TABLE#{tables.table}"}},
+        UpdateExpression="REMOVE #mode",
+        ExpressionAttributeNames={"#mode": "mode"},
+    )
+    assert tables.preflight()["mode"] == "hard-reset"
 
 
 @pytest.mark.parametrize("which", ["source", "table"])

@@ -175,7 +175,7 @@ REFUSALS: dict[str, tuple[Any, type[Exception]]] = {
     "no object": ("x", errors.InvalidRequest),
     "null": (None, errors.InvalidRequest),
     "misspelt dryRun": (request(dryrun=True), errors.InvalidRequest),
-    "differential": (request(mode="differential"), errors.InvalidRequest),
+    "unknown mode": (request(mode="incremental"), errors.InvalidRequest),
     "no tables": (request(tables=[]), errors.InvalidRequest),
     "listed twice": (request(tables=only("test-licenses", "test-licenses")), errors.InvalidRequest),
     "not confirmed": (request(tables=[{"tableName": "test-licenses"}]), errors.ConfirmationMismatch),

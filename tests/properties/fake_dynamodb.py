@@ -29,10 +29,17 @@ def refuse(code: str, operation: str) -> ClientError:
 
 @dataclass
 class FakeTable:
-    """A table: its key's attribute names and its items."""
+    """A table: its key's attribute names and its items.
+
+    ``layout``: another one puts the items into other segments and another order; ``order``: only into another order.
+    ``page_items``: a page has no more, as if they were large.
+    """
 
     key_names: tuple[str, ...]
     items: dict[str, Item] = field(default_factory=dict)
+    layout: str = ""
+    order: str = ""
+    page_items: int = 10**6
 
     def identity(self, item: Mapping[str, Any]) -> str:
         """The primary key of an item, as text."""
@@ -40,8 +47,9 @@ class FakeTable:
 
     def position(self, item: Mapping[str, Any]) -> bytes:
         """Where an item lies: partitions in the order of their hashes, items of one partition by their sort key."""
-        partition = hashlib.md5(repr(item[self.key_names[0]]).encode(), usedforsecurity=False).digest()
-        return partition + repr([item[name] for name in self.key_names[1:]]).encode()
+        partition = _hash(self.layout + repr(item[self.key_names[0]]))
+        place = partition + repr([item[name] for name in self.key_names[1:]]).encode()
+        return place[:1] + _hash(self.order + repr(place)) if self.order else place
 
     def segment(self, item: Mapping[str, Any], total: int) -> int:
         """The scan segment an item belongs to: a range of hashes."""
@@ -56,6 +64,14 @@ class FakeTable:
         return [self.items[key] for key in sorted(self.items)]
 
 
+def _written_key(table: FakeTable, request: Mapping[str, Any]) -> str:
+    return table.identity(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.md5(text.encode(), usedforsecurity=False).digest()
+
+
 _TERM = re.compile(r"(attribute_not_exists|attribute_exists|begins_with)\((\S+?)(?:, (\S+))?\)|(\S+) = (\S+)")
 
 
@@ -67,6 +83,10 @@ class FakeDynamoDB:
     before: Callable[[str], None] = lambda _: None
     after: Callable[[str], None] = lambda _: None
     unprocessed: Callable[[], bool] = lambda: False
+    written: list[tuple[str, str]] = field(default_factory=list)
+    """Every write of a batch that was done: kind of request, and key."""
+    looked_up: list[tuple[str, str]] = field(default_factory=list)
+    """Every key that a batch read: table, and key."""
 
     def scan(
         self,
@@ -93,14 +113,15 @@ class FakeDynamoDB:
         if ExclusiveStartKey is not None:
             start = table.position(ExclusiveStartKey)
             items = [item for item in items if table.position(item) > start]
-        page = items[:Limit]
+        most = min(Limit, table.page_items)
+        page = items[:most]
         if ProjectionExpression is not None:
             names = [(ExpressionAttributeNames or {})[name] for name in ProjectionExpression.split(", ")]
             answer = [{name: item[name] for name in names if name in item} for item in page]
         else:
             answer = page
         # Like the real one: a page that is full has a cursor, even if nothing comes after it.
-        last = {"LastEvaluatedKey": {name: page[-1][name] for name in table.key_names}} if len(page) == Limit else {}
+        last = {"LastEvaluatedKey": {name: page[-1][name] for name in table.key_names}} if len(page) == most else {}
         return copy.deepcopy({"Items": answer, "ConsumedCapacity": {"CapacityUnits": 0.5}, **last})
 
     def batch_write_item(
@@ -114,16 +135,21 @@ class FakeDynamoDB:
         assert ReturnConsumedCapacity == "TOTAL"
         left: dict[str, list[Any]] = {}
         for name, requests in RequestItems.items():
+            table = self.tables[name]
             assert 1 <= len(requests) <= 25
+            # Two requests for one key are refused.
+            assert len({_written_key(table, request) for request in requests}) == len(requests)
             for request in requests:
                 if self.unprocessed():
                     left.setdefault(name, []).append(request)
                 elif "PutRequest" in request:
-                    self.tables[name].put(request["PutRequest"]["Item"])
+                    table.put(request["PutRequest"]["Item"])
+                    self.written.append(("put", table.identity(request["PutRequest"]["Item"])))
                 else:
                     key = request["DeleteRequest"]["Key"]
-                    assert set(key) == set(self.tables[name].key_names)
-                    self.tables[name].items.pop(self.tables[name].identity(key), None)
+                    assert set(key) == set(table.key_names)
+                    table.items.pop(table.identity(key), None)
+                    self.written.append(("delete", table.identity(key)))
         self.after("BatchWriteItem")
         return {"UnprocessedItems": left, "ConsumedCapacity": [{"CapacityUnits": 1.0}]}
 
@@ -145,6 +171,7 @@ class FakeDynamoDB:
             assert len({table.identity(key) for key in keys}) == len(keys)
             later = [key for key in keys if self.unprocessed()]
             now = [table.identity(key) for key in reversed(keys) if key not in later]
+            self.looked_up.extend((name, key) for key in now)
             names = wanted.get("ExpressionAttributeNames", {})
             read = [names[name] for name in wanted.get("ProjectionExpression", "").split(", ") if name]
             found[name] = [

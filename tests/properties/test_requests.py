@@ -120,9 +120,11 @@ GOOD_RESET = {
     "sourceTableArn": ARN + "dr-test.licenses.rollback",
     "destinationTableArn": ARN + "licenses",
     "tableNameRecoveryConfirmation": "licenses",
+    "mode": "hard-reset",
     "backupArn": None,
     "orchestratorExecutionArn": None,
 }
+MODES = ("hard-reset", "differential")
 ELSEWHERE = (
     "licenses",
     "languages",
@@ -148,7 +150,8 @@ def test_a_recovery_with_one_thing_wrong_is_refused_by_name(value: Any) -> None:
         assert [entry["tableNameRecoveryConfirmation"] for entry in value["tables"]] == list(request.tables)
         assert not set(request.tables) & set(SENSITIVE)
         assert request.dry_run is value.get("dryRun", False)
-        assert request.mode == value.get("mode", "hard-reset") == "hard-reset"
+        assert request.mode == value.get("mode", "hard-reset")
+        assert request.mode in MODES
         assert set(value) <= set(GOOD_RECOVERY) | {"AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID"}
 
 
@@ -164,6 +167,8 @@ def test_a_hard_reset_with_one_thing_wrong_is_refused_by_name(value: Any) -> Non
             # DynamoDB takes no other names: a call with one fails with a ValidationException, not with a public name.
             assert re.fullmatch(r"[a-zA-Z0-9_.-]{3,255}", arn.name)
             assert value[field].isascii()
+        assert request.mode == value.get("mode", "hard-reset")
+        assert request.mode in MODES
 
 
 @many

@@ -107,7 +107,8 @@ def test_a_recovery_uses_the_keys_and_is_never_refused(encrypted: Deployed, keys
     ):
         assert (f"local-dr-{thing}-us-east-1", action, key, "Allow") in asked
     # The roles that move no items have no business with a protected table's key.
-    movers = {"purge-segment", "copy-segment", "digest-segment", "prove-empty", "compare-segment", "orchestrator"}
+    workers = {"purge-segment", "copy-segment", "differential-segment", "digest-segment", "compare-segment"}
+    movers = {*workers, "prove-empty", "orchestrator"}
     users = {role for role, _, key, _ in asked if key == table}
     assert users <= {f"local-dr-{thing}-us-east-1" for thing in movers}
 

@@ -16,6 +16,7 @@ from statemachines import orchestrator as orchestrator_module
 from .asl import Graph, assigned, expressions, graphs, variables
 from .definitions import DEFINITIONS, hard_reset_definition, orchestrator_definition
 
+DIFFERENCES = "Apply the differences to every segment"
 ALL_GRAPHS = [
     pytest.param(graph, id=f"{name}{graph.path}") for name, make in DEFINITIONS.items() for graph in graphs(make())
 ]
@@ -151,18 +152,37 @@ def test_no_way_to_the_purge_around_a_guard(guard: str) -> None:
     assert "Purge every segment" in graph.reachable()
     assert "Purge every segment" not in graph.reachable(without=[guard])
     assert "Copy every segment" not in graph.reachable(without=[guard])
+    assert DIFFERENCES in graph.reachable()
+    assert DIFFERENCES not in graph.reachable(without=[guard])
 
 
 def test_no_way_to_a_write_without_an_available_backup() -> None:
     """Catches a purge, or the rest of a copy, over data that is not backed up."""
     graph = _main_graph(hard_reset_definition())
-    gate = "Is the table purged already?"
+    gate = "Is only what differs to be written?"
     available = [("Is the backup available?", gate), ("Is there a backup?", gate)]
-    assert not {"Purge every segment", "Copy every segment"} & graph.reachable(cut=available)
+    writes = {"Purge every segment", "Copy every segment", DIFFERENCES}
+    assert writes <= graph.reachable()
+    assert not writes & graph.reachable(cut=available)
     rule = graph.states["Is the backup available?"]["Choices"][0]
     assert (rule["Condition"], rule["Next"]) == ("{% $states.input.status = 'AVAILABLE' %}", gate)
     given = graph.states["Is there a backup?"]["Choices"][0]
     assert (given["Condition"], given["Next"]) == ("{% $plan.backupArn != null %}", gate)
+
+
+def test_a_differential_neither_purges_nor_skips_the_verification() -> None:
+    """Catches a way from one mode into the other, and a differential whose outcome nobody checks."""
+    graph = _main_graph(hard_reset_definition())
+    gate = graph.states["Is only what differs to be written?"]
+    (rule,) = gate["Choices"]
+    assert (rule["Condition"], rule["Next"]) == ("{% $plan.mode = 'differential' %}", DIFFERENCES)
+    assert gate["Default"] == "Is the table purged already?"
+    after = Graph("/", DIFFERENCES, graph.states, isolated=True)
+    assert {"Verify", "Done"} <= after.reachable()
+    assert "Done" not in after.reachable(without=["Verify"])
+    assert "Verify" not in after.reachable(without=["Digest every segment of both sides"])
+    assert not {"Purge every segment", "Prove the destination is empty", "Copy every segment"} & after.reachable()
+    assert DIFFERENCES not in Graph("/", gate["Default"], graph.states, isolated=True).reachable()
 
 
 def test_a_copy_follows_a_proof_of_emptiness() -> None:
@@ -179,7 +199,7 @@ def test_nothing_is_changed_before_stray_workers_have_ended(make: Any) -> None:
     graph = _main_graph(make())
     wait = "Wait for stray workers"
     assert graph.states[wait]["Timestamp"] == "{% $plan.settledAt %}"
-    changes = {"Purge every segment", "Copy every segment", "Freeze the functions", "Reset every table"}
+    changes = {"Purge every segment", "Copy every segment", DIFFERENCES, "Freeze the functions", "Reset every table"}
     assert changes & graph.reachable()
     assert not changes & graph.reachable(without=[wait])
 
@@ -265,7 +285,7 @@ def test_a_failed_verdict_ends_as_one_whatever_the_comparison_does() -> None:
     assert verdict["ErrorEquals"] == ["VerificationFailed"]
     after = Graph("/", verdict["Next"], graph.states, isolated=True)
     assert {"Report the differences", "Record the failure", "Fail"} <= after.reachable()
-    assert not {"Done", "Copy every segment", "Purge every segment"} & after.reachable()
+    assert not {"Done", "Copy every segment", "Purge every segment", DIFFERENCES} & after.reachable()
     assert "Fail" not in after.reachable(without=["Record the failure"])
     # Nothing but the comparison's own states leads on, so no other error can take the verdict's place.
     assert set(graph.targets("Compare every segment of both sides")) == {"Report the differences"}
@@ -292,8 +312,8 @@ def test_a_writer_whose_answer_was_lost_is_over_before_the_next() -> None:
                     elif "States.ALL" not in retrier["ErrorEquals"]:
                         assert not lost & set(retrier["ErrorEquals"])
     assert waiting == {
-        "Purge the segment", "Copy the segment", "Prove the destination is empty", "Freeze the functions",
-        "Freeze what is new", "Discard the stream records",
+        "Purge the segment", "Copy the segment", "Apply the differences to the segment",
+        "Prove the destination is empty", "Freeze the functions", "Freeze what is new", "Discard the stream records",
     }  # fmt: skip
 
 

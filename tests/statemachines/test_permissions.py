@@ -135,6 +135,10 @@ FORBIDDEN: dict[str, tuple[list[Call], list[Call]]] = {
         [*writes(SOURCE), *reads(TABLE), *writes(TABLE)[1:], *writes(OTHER_SCHEMA), *reads(OTHER_SCHEMA)],
         [db("scan", SOURCE), put(TABLE), LEDGER_READ],
     ),
+    "differential-segment": (
+        [*writes(SOURCE), *writes(TABLE)[1:], *writes(OTHER_SCHEMA), *reads(OTHER_SCHEMA)],
+        [db("scan", SOURCE), db("scan", TABLE), put(TABLE), LEDGER_READ],
+    ),
     "digest-segment": (
         [*writes(SOURCE), *writes(TABLE), *writes(OTHER_SCHEMA), *reads(OTHER_SCHEMA)],
         [db("scan", SOURCE), db("scan", TABLE), LEDGER_READ],

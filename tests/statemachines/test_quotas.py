@@ -9,8 +9,8 @@ from typing import Any
 from handlers.core.facts import CapacityFacts, TableFacts
 from handlers.core.forecast import Forecast, Options, describe_all, forecast
 from handlers.core.freeze import MAPPING_POLLS
-from handlers.core.hard_reset import MODE
 from handlers.core.prices import Prices
+from handlers.core.request import DIFFERENTIAL
 from handlers.core.tables import choose_segments
 from statemachines import leaves
 from statemachines.orchestrator import FREEZE_ROUNDS, RESTORE_POLL_SECONDS, RESTORE_POLLS
@@ -131,7 +131,7 @@ def test_payloads_of_a_hundred_tables_with_the_longest_names_fit() -> None:
     assert len(json.dumps(planned)) < PAYLOAD_BYTES
     summary = {
         "tableName": "x" * 255,
-        "mode": MODE,
+        "mode": DIFFERENTIAL,
         **dict.fromkeys(("purgedItems", "copiedItems", "verifiedItems", "durationSeconds"), 10**10),
         "expiredItems": {"source": 10**10, "destination": 10**10},
         "sourceDigest": "f" * 64,

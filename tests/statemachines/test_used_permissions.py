@@ -88,6 +88,16 @@ def hard_resets_by_hand(deployed: Deployed) -> None:
 
 
 @clean
+def a_recovery_that_writes_what_differs(deployed: Deployed) -> None:
+    """Both sides are read, candidates looked up on the other side, differences written."""
+    for table in TABLES:
+        point, good = prepared(deployed, table, items=6)
+        incident = f"differential-{table}"
+        succeeded(deployed.recover(request(point, table, incident=incident, mode="differential")))
+        assert deployed.items(table) == good[table]
+
+
+@clean
 def items_that_expire(deployed: Deployed) -> None:
     """Items that TTL may delete any moment are compared one by one."""
     dynamodb = deployed.client("dynamodb")

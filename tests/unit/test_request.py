@@ -45,6 +45,7 @@ def test_a_valid_request() -> None:
     assert request.tables == PROTECTED
     assert (request.mode, request.dry_run) == ("hard-reset", False)
     assert parse(recovery(dryRun=True, mode="hard-reset")).dry_run is True
+    assert parse(recovery(mode="differential")).mode == "differential"
     assert request.stream_policy is None, "left out: as at the incident's last start"
     assert parse(recovery(streamPolicy="discard")).stream_policy == "discard"
 
@@ -78,7 +79,8 @@ def test_a_valid_request() -> None:
         recovery(mode="hard_reset"),
         recovery(mode=None),
         recovery(mode=["hard-reset"]),
-        recovery(mode="differential"),
+        recovery(mode="Differential"),
+        recovery(mode=""),
         recovery(backupArn="arn:…"),
         recovery(incidentId=5),
         recovery(incidentId=None),
@@ -238,6 +240,8 @@ def test_a_valid_hard_reset() -> None:
     request = parse_reset(reset())
     assert (request.source.name, request.destination.name) == (SOURCE.split("/")[1], "prod-licenses")
     assert (request.backup_arn, request.orchestrator_execution_arn) == (None, None)
+    assert request.mode == parse_reset(reset(mode="hard-reset")).mode == "hard-reset"
+    assert parse_reset(reset(mode="differential")).mode == "differential"
     request = parse_reset(
         reset(backupArn="b", orchestratorExecutionArn="o", AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID="x")
     )
@@ -264,6 +268,9 @@ def test_a_valid_hard_reset() -> None:
         reset(backupArn=["arn"]),
         reset(orchestratorExecutionArn={"a": 1}),
         reset(dryRun=True),
+        reset(mode=None),
+        reset(mode="Differential"),
+        reset(mode=["differential"]),
         reset(restoreDateTime="2026-11-20T09:00:00Z"),
     ],
 )
