@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo faults test check audit format lint types snapshots local-up local-down clean
+.PHONY: help demo faults bench test check audit format lint types snapshots local-up local-down clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(READY) ## rehearse a recovery on the embedded AWS; writes build/drill/re
 
 faults: $(READY) ## strike recoveries with faults at every call and state; writes build/faults/report.json
 	@$(BIN)/python -m localaws faults
+
+bench: $(READY) ## measure the engine, simulate large tables; writes build/bench/report.json and curves.png
+	@$(BIN)/python -m bench
 
 test: $(READY) ## run the tests
 	@$(BIN)/pytest -q -n 2 --dist loadfile

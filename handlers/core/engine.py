@@ -524,15 +524,17 @@ class BatchWriter:
                 self.guard()
         unwritten: Any = {"UnprocessedItems": {self.table_name: batch}}
         try:
+            # INDEXES tells the table's own units from its indexes': the former are paced, their sum is what is paid.
             answer = self.dynamodb.batch_write_item(
-                RequestItems={self.table_name: batch}, ReturnConsumedCapacity="TOTAL"
+                RequestItems={self.table_name: batch}, ReturnConsumedCapacity="INDEXES"
             )
         except ClientError as error:
             if not is_throttling(error):
                 raise
             answer = unwritten
         if self.pacer:
-            consumed = sum(float(entry["CapacityUnits"]) for entry in answer.get("ConsumedCapacity", ()))
+            entries = answer.get("ConsumedCapacity", ())
+            consumed = sum(float(entry.get("Table", entry)["CapacityUnits"]) for entry in entries)
             written = len(batch) - len(answer.get("UnprocessedItems", {}).get(self.table_name, ()))
             self.pacer.report(reserved, consumed, requests=written, throttled=written < len(batch))
         return answer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from localaws.faults.cases import SCENARIOS, Case, spread
 from localaws.faults.suite import run, summary
 
-CASES = 20
-CASES_OF_THE_DIFFERENTIAL = 9
+CASES = 14
+CASES_OF_THE_DIFFERENTIAL = 7
 LEAST_GENERATED = 200
 
 

@@ -132,7 +132,7 @@ class FakeDynamoDB:
     ) -> dict[str, Any]:
         """Some of the writes; the others come back unprocessed."""
         self.before("BatchWriteItem")
-        assert ReturnConsumedCapacity == "TOTAL"
+        assert ReturnConsumedCapacity == "INDEXES"
         left: dict[str, list[Any]] = {}
         for name, requests in RequestItems.items():
             table = self.tables[name]

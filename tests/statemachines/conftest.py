@@ -80,7 +80,9 @@ class Deployed:
     def items(self, table: str) -> list[Item]:
         """Every item of a table, in an order of its own."""
         pages = self.client("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-        return sorted((entry for page in pages for entry in page["Items"]), key=repr)
+        items = (entry for page in pages for entry in page["Items"])
+        # The order of attributes, and of the entries of a map, is nobody's to rely on.
+        return sorted(items, key=lambda item: json.dumps(item, sort_keys=True, default=repr))
 
     def restore_point(self) -> str:
         """A whole second with everything written so far before it and everything written from now on after it."""

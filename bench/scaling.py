@@ -1,0 +1,56 @@
+"""Throughput of eight segments at once against that of one, where the endpoint's latency is what bounds it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any
+
+from handlers.core.engine import Copy
+
+from .cpu import summary
+from .endpoint import Endpoint, endpoint
+from .latency import Latency
+from .worker import UNLIMITED, worker
+
+SEGMENTS = 8
+ITEMS = 32_000
+RUNS = 3
+# Long enough that all eight together keep one core half idle.
+LATENCY = Latency(median=0.4, p99=0.41)
+
+
+def _throughput(target: Endpoint, segments: range, run: str) -> float:
+    """Items a second while these segments are copied at once."""
+    copy = f"copy-{run}"
+    target.create_table(copy, like="source", capacity=UNLIMITED)
+
+    def one(segment: int) -> int:
+        with worker(target) as own:
+            phase = Copy(source_table_name="source", writer=own.writer(copy))
+            return own.run(phase, segment=segment, segments=SEGMENTS).items
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(max_workers=len(segments)) as pool:
+        items = sum(pool.map(one, segments))
+    return items / (time.monotonic() - began)
+
+
+def measure() -> dict[str, Any]:
+    """The ratio, of runs in which one segment and all eight follow each other."""
+    ratios = []
+    with endpoint(latency=LATENCY) as target:
+        target.create_table("source", capacity=UNLIMITED)
+        target.fill("source", ITEMS)
+        for run in range(RUNS):
+            alone = _throughput(target, range(1), f"alone-{run}")
+            together = _throughput(target, range(SEGMENTS), f"together-{run}")
+            ratios.append(together / alone)
+        if any(target.differences("source", "copy-together-0").values()):
+            raise RuntimeError("eight segments did not copy the table")
+    return {
+        "segmentScaling": round(median(ratios), 2),
+        "noise": {"segmentScaling": summary(ratios)},
+        "fixture": f"{ITEMS:,} items of 1 KB, every request {LATENCY.median:g} s",
+    }
