@@ -2,9 +2,9 @@
 
 What a table takes is not known: an on-demand table grows while it is written to, a hot partition takes less than its
 table, other writers take their part. So a worker begins with its share of the capacity that the table is known to
-have, and then follows what DynamoDB answers. Throttled, it falls back to just below what was accepted, stays there for
-some ten seconds, and then feels its way up again, first slowly, then ever faster: the curve of TCP's CUBIC (RFC 9438),
-which stays near the limit once it has found it.
+have, and then follows what DynamoDB answers. Throttled, it leaves the table a moment to breathe, goes on just below
+what was accepted, stays there for some time, and then feels its way up again, first slowly, then ever faster: the curve
+of TCP's CUBIC (RFC 9438), which stays near the limit once it has found it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from dataclasses import dataclass, field
 DEFAULT_WRITE_UNITS = 4000.0
 """What an on-demand table takes at first, where AWS tells no warm throughput of it."""
 
-_KEEP = 0.96  # of what was accepted, after throttling
-_PLATEAU_SECONDS = 10.0  # until the pace is back at what was accepted
+_KEEP = 0.98  # of what was accepted, after throttling
+# Until the pace is back at what was accepted: so long that the requests which find the limit are few among the others.
+_PLATEAU_SECONDS, _PLATEAU_BATCHES = 15.0, 80
+_CURVE = 0.4  # how much more after as long again
+# A table that throttles has nothing left: at nearly its own pace it would go on refusing a part of every batch. So it
+# is left alone until it has a batch or so again.
+_BREATH_SECONDS = 0.15
+_BATCH_REQUESTS = 25
 _STEEPEST_GROWTH = 1.1  # a second
 _SLOWEST_UNITS = 1.0
 _MEASURED_SECONDS = 2.0
@@ -51,6 +57,7 @@ class Pacer:
     _since: float = field(init=False)
     _free_at: float = field(init=False)
     _grown_at: float = field(init=False)
+    _plateau: float = field(init=False, default=_PLATEAU_SECONDS)
     _throttled_at: float = field(init=False)
     _counted_at: float = field(init=False)
     _units_a_request: float = field(init=False, default=1.0)
@@ -64,7 +71,7 @@ class Pacer:
         self._since = now - _PLATEAU_SECONDS
         self._free_at = self._grown_at = now
         self._counted_at = now - _WORKERS_AGE_SECONDS
-        self._throttled_at = now
+        self._throttled_at = now  # nothing is measured yet: as if it had just been cut
 
     @property
     def pace(self) -> float:
@@ -116,6 +123,9 @@ class Pacer:
         self._peak = accepted
         self._pace = max(_SLOWEST_UNITS, _KEEP * accepted)
         self._since = self._grown_at = self._throttled_at = now
+        batch_seconds = self.expect(_BATCH_REQUESTS) / self.pace
+        self._free_at = max(now, self._free_at) + max(_BREATH_SECONDS, batch_seconds)
+        self._plateau = max(_PLATEAU_SECONDS, _PLATEAU_BATCHES * batch_seconds)
 
     def _grow(self, now: float) -> None:
         passed = now - self._grown_at
@@ -125,8 +135,8 @@ class Pacer:
         if self._rate(now) < _BINDING * self.pace:
             self._since += passed  # time in which the pace was not used teaches nothing
             return
-        part = (now - self._since - _PLATEAU_SECONDS) / _PLATEAU_SECONDS
-        aim = self._peak * (1 + (1 - _KEEP) * part**3 * (1 if part < 0 else 8))
+        part = (now - self._since - self._plateau) / self._plateau
+        aim = self._peak * (1 + (1 - _KEEP if part < 0 else _CURVE) * part**3)
         self._pace = max(self._pace, min(aim, self._pace * _STEEPEST_GROWTH**passed))
 
     def _count_workers(self) -> None:
