@@ -536,7 +536,7 @@ class BatchWriter:
             entries = answer.get("ConsumedCapacity", ())
             consumed = sum(float(entry.get("Table", entry)["CapacityUnits"]) for entry in entries)
             written = len(batch) - len(answer.get("UnprocessedItems", {}).get(self.table_name, ()))
-            self.pacer.report(reserved, consumed, requests=written, throttled=written < len(batch))
+            self.pacer.report(reserved, consumed, sent=len(batch), written=written)
         return answer
 
 

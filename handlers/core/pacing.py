@@ -20,7 +20,7 @@ DEFAULT_WRITE_UNITS = 4000.0
 
 _KEEP = 0.98  # of what was accepted, after throttling
 # Until the pace is back at what was accepted: so long that the requests which find the limit are few among the others.
-_PLATEAU_SECONDS, _PLATEAU_BATCHES = 15.0, 80
+_PLATEAU_SECONDS, _PLATEAU_BATCHES = 20.0, 120
 _CURVE = 0.4  # how much more after as long again
 # A table that throttles has nothing left: at nearly its own pace it would go on refusing a part of every batch. So it
 # is left alone until it has a batch or so again.
@@ -58,7 +58,7 @@ class Pacer:
     _free_at: float = field(init=False)
     _grown_at: float = field(init=False)
     _plateau: float = field(init=False, default=_PLATEAU_SECONDS)
-    _throttled_at: float = field(init=False)
+    _measured_from: float = field(init=False)
     _counted_at: float = field(init=False)
     _units_a_request: float = field(init=False, default=1.0)
     _accepted: deque[tuple[float, float]] = field(init=False, default_factory=deque)
@@ -67,11 +67,9 @@ class Pacer:
     def __post_init__(self) -> None:
         now = self.monotonic()
         self._pace = self._peak = max(_SLOWEST_UNITS, self.start)
-        # As if the plateau were behind it: the capacity is known to be there, so more may be tried at once.
-        self._since = now - _PLATEAU_SECONDS
-        self._free_at = self._grown_at = now
+        self._since = self._free_at = self._grown_at = now
         self._counted_at = now - _WORKERS_AGE_SECONDS
-        self._throttled_at = now  # nothing is measured yet: as if it had just been cut
+        self._measured_from = now
 
     @property
     def pace(self) -> float:
@@ -92,39 +90,41 @@ class Pacer:
             self._free_at = begin + units / self.pace
             return begin - now
 
-    def report(self, reserved: float, accepted: float, *, requests: int, throttled: bool) -> None:
+    def report(self, reserved: float, accepted: float, *, sent: int, written: int) -> None:
         """Tell what became of a batch.
 
         Args:
             reserved: its write units as reserved.
             accepted: its write units as consumed.
-            requests: how many puts or deletes were accepted.
-            throttled: whether any was refused.
+            sent: how many puts or deletes it had.
+            written: how many of them were accepted; fewer than ``sent``: it was throttled.
         """
+        throttled = written < sent
         with self._lock:
             now = self.monotonic()
-            if requests:
-                self._units_a_request += _LEARNING * (accepted / requests - self._units_a_request)
-            self._free_at += (accepted - reserved) / self.pace
+            if written:
+                self._units_a_request += _LEARNING * (accepted / written - self._units_a_request)
+            # What was refused has had its turn all the same, or every refusal would be followed by another try at once.
+            self._free_at += (accepted - reserved * written / sent) / self.pace
             self._accepted.append((now, accepted))
             while self._accepted[0][0] < now - _MEASURED_SECONDS:
                 self._accepted.popleft()
             # What was under way when the pace was cut says nothing about the new one.
-            if throttled and now - self._throttled_at >= _MEASURED_SECONDS / 2:
+            if throttled and now - self._measured_from >= _MEASURED_SECONDS / 2:
                 self._fall_back(now)
 
     def _rate(self, now: float) -> float:
         """Units accepted a second, lately."""
-        seen = max(now - max(self._throttled_at, now - _MEASURED_SECONDS), _MEASURED_SECONDS / 2)
+        seen = max(now - max(self._measured_from, now - _MEASURED_SECONDS), _MEASURED_SECONDS / 2)
         return sum(units for moment, units in self._accepted if moment > now - seen) / seen
 
     def _fall_back(self, now: float) -> None:
         accepted = min(self._pace, max(self._rate(now), self._pace / 4))
         self._peak = accepted
         self._pace = max(_SLOWEST_UNITS, _KEEP * accepted)
-        self._since = self._grown_at = self._throttled_at = now
+        self._since = self._grown_at = now
         batch_seconds = self.expect(_BATCH_REQUESTS) / self.pace
-        self._free_at = max(now, self._free_at) + max(_BREATH_SECONDS, batch_seconds)
+        self._free_at = self._measured_from = max(now, self._free_at) + max(_BREATH_SECONDS, batch_seconds)
         self._plateau = max(_PLATEAU_SECONDS, _PLATEAU_BATCHES * batch_seconds)
 
     def _grow(self, now: float) -> None:
