@@ -47,7 +47,6 @@ def _differential(one: Worker, source: str, table: str) -> None:
             source=_reader(one, source),
             destination=_reader(one, table),
             writer=one.writer(table),
-            expiry=_NO_EXPIRY,
         )
     )
 

@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 
 from handlers.core.clock import Deadline
-from handlers.core.engine import BatchWriter, Engine, Phase
+from handlers.core.engine import BatchWriter, Engine, Phase, WalkingPhase
 from handlers.core.ledger import Checkpoint, SegmentId
 from handlers.core.pacing import Pacer
 from handlers.core.wire import WireClient
@@ -60,7 +60,7 @@ class Worker:
         """What writes to a table."""
         return BatchWriter(dynamodb=self.client, table_name=table, executor=self.batches, pacer=pacer)
 
-    def run(self, phase: Phase, *, segment: int = 0, segments: int = 1) -> Checkpoint:
+    def run(self, phase: Phase | WalkingPhase, *, segment: int = 0, segments: int = 1) -> Checkpoint:
         """Work on one segment to its end.
 
         Raises:

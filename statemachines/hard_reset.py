@@ -158,7 +158,7 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 functions["differential-segment"],
                 config.concurrency,
                 work="Apply the differences to the segment",
-                selector=every_worker | _SEGMENT | _from_plan("pacing", "ttlAttribute"),
+                selector=every_worker | _SEGMENT | _from_plan("pacing"),
                 next_state="Are the differences applied to every segment?",
             ),
             "Are the differences applied to every segment?": choice(

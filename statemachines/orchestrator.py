@@ -70,7 +70,7 @@ _GUARDIAN_RETRY: Definition = {
     "MaxAttempts": 120,
 }
 
-# Children wait out a day of restore and a week of reset; the whole may take as long as both and some more.
+# Children wait out a day of restore and the longest reset; the whole may take as long as both and some more.
 TIMEOUT_SECONDS = 2 * hard_reset.TIMEOUT_SECONDS
 
 # Tables are worked on all at once, so that the slowest alone sets the recovery time.

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 _LONGEST_LINE = 65_536
 _MOST_HEADERS = 100
+_LARGEST_READ = 262_144
 
 
 class ConnectionFailed(Exception):  # noqa: N818 - says what happened, as its siblings of the standard library do
@@ -40,7 +40,7 @@ class _Link:
         connection.connect()
         self.connection = connection
         connection.sock.settimeout(read_timeout)
-        self._reader: BinaryIO = connection.sock.makefile("rb")
+        self._unread = bytearray()
         self._poll = select.poll()
         self._poll.register(connection.sock, select.POLLIN)
 
@@ -49,7 +49,6 @@ class _Link:
         return bool(self._poll.poll(0))
 
     def close(self) -> None:
-        self._reader.close()
         self.connection.close()
 
     def exchange(self, request: bytes) -> tuple[Answer, bool]:
@@ -65,13 +64,13 @@ class _Link:
         elif "content-length" in headers:
             content = self._exactly(int(headers["content-length"]))
         else:
-            return Answer(status=status, headers=headers, content=self._reader.read()), False
+            raise ConnectionFailed("the server's answer does not say how long it is")
         kept = headers.get("connection", "").lower() != "close" and version == b"HTTP/1.1"
-        return Answer(status=status, headers=headers, content=content), kept
+        # More than was asked for would be taken for the answer to the next request, and so on for ever.
+        return Answer(status=status, headers=headers, content=content), kept and not self._unread
 
     def _status(self) -> tuple[bytes, int]:
-        line = self._line()
-        parts = line.split(None, 2)
+        parts = self._line().split(None, 2)
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
             raise ConnectionFailed("the server's answer does not begin with an HTTP status")
         return parts[0], int(parts[1])
@@ -80,7 +79,7 @@ class _Link:
         headers: dict[str, str] = {}
         for _ in range(_MOST_HEADERS):
             line = self._line()
-            if line in (b"\r\n", b"\n"):
+            if not line:
                 return headers
             name, _, value = line.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
@@ -95,16 +94,28 @@ class _Link:
         return b"".join(parts)
 
     def _line(self) -> bytes:
-        line = self._reader.readline(_LONGEST_LINE)
-        if not line.endswith(b"\n"):
-            raise ConnectionFailed("the connection ended before the answer did")
+        """The next line, without its end."""
+        while (end := self._unread.find(b"\n")) < 0:
+            if len(self._unread) > _LONGEST_LINE:
+                raise ConnectionFailed(f"the server's answer has a line of more than {_LONGEST_LINE} bytes")
+            self._unread += self._receive(_LONGEST_LINE)
+        line = bytes(self._unread[:end]).rstrip(b"\r")
+        del self._unread[: end + 1]
         return line
 
     def _exactly(self, size: int) -> bytes:
-        content = self._reader.read(size)
-        if len(content) != size:
+        parts, missing = [bytes(self._unread[:size])], size - len(self._unread)
+        del self._unread[:size]
+        while missing > 0:
+            parts.append(self._receive(missing))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def _receive(self, most: int) -> bytes:
+        received = self.connection.sock.recv(min(most, _LARGEST_READ))
+        if not received:
             raise ConnectionFailed("the connection ended before the answer did")
-        return content
+        return received
 
 
 class Connections:
@@ -133,18 +144,27 @@ class Connections:
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST / HTTP/1.1\r\n{lines}content-length: {len(body)}\r\n\r\n".encode("latin-1")
-        link = None
+        # Head and body at once: two small packets cost twice the system calls of one.
+        request = head + body
+        idle = self._take()
         try:
-            link = self._take()
-            # Head and body at once: two small packets cost twice the system calls of one.
-            answer, kept = link.exchange(head + body)
+            if idle is not None:
+                try:
+                    return self._exchange(idle, request)
+                except TimeoutError:
+                    raise
+                except (OSError, ConnectionFailed):
+                    # It was over, and nobody had told yet. The others will be as well: a Lambda has slept, say.
+                    self._close_idle()
+            return self._exchange(self._connect(), request)
         except (OSError, ValueError, ConnectionFailed) as error:
-            if link is not None:
-                link.close()
             raise ConnectionFailed(f"no answer from {self.host}: {error}") from error
+
+    def _exchange(self, link: _Link, request: bytes) -> Answer:
+        try:
+            answer, kept = link.exchange(request)
         except BaseException:
-            if link is not None:
-                link.close()  # in the middle of an answer it is of no use to anybody
+            link.close()  # in the middle of an answer it is of no use to anybody
             raise
         if kept:
             self._idle.append(link)
@@ -152,16 +172,22 @@ class Connections:
             link.close()
         return answer
 
-    def _take(self) -> _Link:
+    def _take(self) -> _Link | None:
+        """An open connection that is idle, or None."""
         while True:
             try:
                 link = self._idle.pop()
             except IndexError:
-                break
-            # A Lambda that slept between two invocations finds all of them closed.
+                return None
             if not link.is_over():
                 return link
             link.close()
+
+    def _close_idle(self) -> None:
+        while (link := self._take()) is not None:
+            link.close()
+
+    def _connect(self) -> _Link:
         host, port = self._address
         connection = (
             HTTPConnection(host, port, timeout=self._connect_timeout)

@@ -8,7 +8,8 @@ the destination's had it).
 AWS documents no order of a scan, so none is believed. That both tables are scanned in the same order only makes the
 window work; every candidate is looked up by its key on the other side, strongly consistent, before anything is written:
 
-- from the source, absent in the destination: put, unless TTL may have deleted it; unequal there: put; equal: nothing;
+- from the source, absent in the destination or unequal there: put; equal: nothing. Also what has expired: if TTL has
+  deleted it, it will again, and if it was TTL that did the damage, the items are what the recovery is for;
 - from the destination, absent in the source: delete; present: nothing, for the source's stream decides about it.
 
 So each key is decided once, by the source's stream where the source has it, and where the orders have nothing in common
@@ -28,7 +29,7 @@ from typing import Any, ClassVar
 
 from .clock import Deadline
 from .digest import Item, canonical_item
-from .engine import BatchReader, BatchWriter, Expiry, Scans, Step, Walk, Work, scan_units
+from .engine import BatchReader, BatchWriter, Scans, Step, Walk, Work, scan_units
 from .ledger import PageResult
 
 # Both streams run less than a page apart while their orders agree: one has read a page that the other begins. The rest
@@ -52,13 +53,11 @@ class Differential:
         source: reads the source by keys.
         destination: reads the destination by keys.
         writer: writes to the destination.
-        expiry: what TTL may have deleted from the destination: such an item is not put back.
     """
 
     source: BatchReader
     destination: BatchReader
     writer: BatchWriter
-    expiry: Expiry
 
     def walk(self, scans: Scans, cursor: Mapping[str, Any] | None, deadline: Deadline) -> Walk:
         """The way on from ``cursor``."""
@@ -68,7 +67,8 @@ class Differential:
             position: Position = positions.get(name, _BEGINNING)
             pages: Iterator[Mapping[str, Any]] = iter(())
             if position != _END:
-                pages = scans.pages({"TableName": reader.table_name}, position.get("M"))
+                arguments = {"TableName": reader.table_name, "Limit": self.writer.page_items}
+                pages = scans.pages(arguments, position.get("M"))
             return _Side(name=name, reader=reader, pages=pages, next=position)
 
         return _SideBySide(
@@ -266,19 +266,14 @@ class _SideBySide:
     def _look_up_destination(self, items: Sequence[Item]) -> tuple[int, PageResult, list[Mapping[str, Any]]]:
         reader = self.differential.destination
         others, units = reader.read(items, self.deadline)
-        puts, missing, expired = [], 0, 0
+        puts, missing = [], 0
         for item in items:
             other = others.get(reader.identity(item))
             if other is not None and same(item, other):
                 continue
-            if other is None and self.differential.expiry.passed(item):
-                expired += 1
-                continue
             missing += other is None
             puts.append(_put(item))
-        result = PageResult(
-            items=len(puts), missing=missing, changed=len(puts) - missing, expired=expired, read_units=units
-        )
+        result = PageResult(items=len(puts), missing=missing, changed=len(puts) - missing, read_units=units)
         return len(others), result, puts
 
     def _look_up_source(self, items: Sequence[Item]) -> tuple[int, PageResult, list[Mapping[str, Any]]]:

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 
 from .clock import Clock, Deadline
 from .digest import Item, add_digests, canonical_item, digest_items, item_digest, write_item
@@ -39,6 +40,7 @@ _T = TypeVar("_T")
 # Small enough that a page is written well within the shortest useful deadline even on a throttled table, large
 # enough that the page's overhead does not matter.
 PAGE_ITEMS = 500
+_PAGE_SECONDS = 15.0  # at one unit an item; items of ten units still take a small part of fifteen minutes
 WRITTEN_AT_ONCE = 3
 """Pages in work at once in a phase that writes: while the last batches of one are under way, those of the next are."""
 BATCHES_AT_ONCE = 8
@@ -48,8 +50,13 @@ _KEYS_PER_GET = 100  # BatchGetItem's limit
 _CHECKPOINT_SECONDS = 1.0  # at most one ledger write a second and worker
 _FIRST_BACKOFF_SECONDS = 0.05
 _LONGEST_BACKOFF_SECONDS = 5.0
+_GUARDED_SECONDS = 1.0  # after a longer wait a worker looks whether it may still write
 # TTL leaves items alone whose timestamp is more than five years past.
 _TTL_LOOKBACK_SECONDS = 5 * 366 * 86_400
+# A minute or so, each with the wire's own three attempts: outlasts a failover, not an outage, which has a name to tell.
+_TRANSIENT_ERRORS = 20
+# Written by another region of a strongly consistent global table at the same moment.
+_TRANSIENT = frozenset({"ReplicatedWriteConflictException"})
 _THROTTLED = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -235,25 +242,36 @@ class Engine:
         begun = current = saved
         last_save = self.monotonic()
         in_work: deque[Future[Step]] = deque()
+
+        def take_the_oldest() -> None:
+            nonlocal current
+            current = _advance(current, in_work[0])
+            # Only now: one that is not done stays in the way of those after it.
+            in_work.popleft()
+
         try:
             for work in walk.pages():
                 guard()
                 in_work.append(self.executor.submit(work, current.result))
                 out_of_time = deadline.reached()
                 while in_work and (out_of_time or len(in_work) >= walk.pages_at_once):
-                    current = _advance(current, in_work.popleft())
+                    take_the_oldest()
                 if current.complete or out_of_time or deadline.reached():
                     break
                 if self.monotonic() - last_save >= _CHECKPOINT_SECONDS:
                     saved = current = self.ledger.save_checkpoint(segment, current)
                     last_save = self.monotonic()
             while in_work:
-                current = _advance(current, in_work.popleft())
+                take_the_oldest()
             for work in walk.rest():
                 guard()
                 in_work.append(self.executor.submit(work, current.result))
-                current = _advance(current, in_work.popleft())
+                take_the_oldest()
         except DeadlineReached:
+            # What is done counts, though the next page could not be read in time.
+            with suppress(DeadlineReached):
+                while in_work:
+                    take_the_oldest()
             # Not even the oldest page is done: the next invocation would begin just where this one did.
             if (current.cursor or {}) == (begun.cursor or {}):
                 raise CapacityExhausted(
@@ -294,12 +312,30 @@ def _rare_collections() -> Iterator[None]:
     A page is some hundred thousand small objects without a cycle among them, freed as soon as its work is done. To look
     through them again and again takes as long as reading them.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(1_000_000, *before[1:])
+    with _COLLECTIONS.lock:
+        _COLLECTIONS.runs += 1
+        if _COLLECTIONS.runs == 1:
+            _COLLECTIONS.before = gc.get_threshold()
+            gc.set_threshold(1_000_000, *_COLLECTIONS.before[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        with _COLLECTIONS.lock:
+            _COLLECTIONS.runs -= 1
+            if not _COLLECTIONS.runs:
+                gc.set_threshold(*_COLLECTIONS.before)
+
+
+@dataclass
+class _Collections:
+    """How many runs of this process want few collections, and what was set before the first of them."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    runs: int = 0
+    before: tuple[int, int, int] = (700, 10, 10)
+
+
+_COLLECTIONS = _Collections()
 
 
 def _advance(checkpoint: Checkpoint, work: Future[Step]) -> Checkpoint:
@@ -318,6 +354,7 @@ class Backoff:
     deadline: Deadline
     sleep: Callable[[float], None]
     attempt: int = 0
+    errors: int = 0
 
     def wait(self) -> None:
         """Wait before the next attempt; raises :class:`DeadlineReached` where that would take too long."""
@@ -331,19 +368,38 @@ class Backoff:
         self.sleep(seconds)
 
     def call(self, request: Callable[[], Any]) -> Any:
-        """Send a request until it is no longer throttled."""
+        """Send a request until it is neither throttled nor in the way of what will pass."""
         while True:
             try:
                 return request()
-            except ClientError as error:
-                if not is_throttling(error):
-                    raise
+            except (ClientError, HTTPClientError) as error:
+                self.bear(error)
             self.wait()
 
+    def bear(self, error: ClientError | HTTPClientError) -> None:
+        """Let throttling pass, and so many errors that may be over in a moment; raise any other error, and one more."""
+        if is_throttling(error):
+            return
+        self.errors += 1
+        may_pass = isinstance(error, HTTPClientError) or _is_transient(error)
+        if not may_pass or self.errors > _TRANSIENT_ERRORS:
+            raise error
 
-def is_throttling(error: ClientError) -> bool:
+
+def is_throttling(error: Exception) -> bool:
     """Whether DynamoDB refused a request only because it came too soon."""
-    return error.response["Error"]["Code"] in _THROTTLED
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in _THROTTLED
+
+
+def _is_transient(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
+    return status >= 500 or error.response["Error"]["Code"] in _TRANSIENT
+
+
+def _units_of_the_table(consumed: Mapping[str, Any]) -> float:
+    """Write units that were taken from the table's own capacity: all but those of its global indexes."""
+    of_indexes = sum(float(each["CapacityUnits"]) for each in consumed.get("GlobalSecondaryIndexes", {}).values())
+    return float(consumed["CapacityUnits"]) - of_indexes
 
 
 def _all_batches(
@@ -489,6 +545,13 @@ class BatchWriter:
     sleep: Callable[[float], None] = time.sleep
     guard: Callable[[], None] = lambda: None
 
+    @property
+    def page_items(self) -> int:
+        """How many items to read at once, so that a page is written well within an invocation whatever the pace."""
+        if self.pacer is None:
+            return PAGE_ITEMS
+        return max(1, min(PAGE_ITEMS, int(_PAGE_SECONDS * self.pacer.pace)))
+
     def write(self, requests: Sequence[Mapping[str, Any]], deadline: Deadline) -> float:
         """Write all the requests; returns the write units consumed.
 
@@ -514,27 +577,27 @@ class BatchWriter:
             self.guard()
 
     def _send(self, batch: Sequence[Mapping[str, Any]], backoff: Backoff) -> Any:
-        """Send a batch in its turn; one that was throttled as a whole comes back unprocessed."""
+        """Send a batch in its turn; one that was refused as a whole for now comes back unprocessed."""
         reserved = self.pacer.expect(len(batch)) if self.pacer else 0.0
         if self.pacer:
             turn = self.pacer.reserve(reserved)
             if turn > 0:
                 backoff.pause(turn)
-            if turn > _LONGEST_BACKOFF_SECONDS:
+            if turn > _GUARDED_SECONDS:
                 self.guard()
         unwritten: Any = {"UnprocessedItems": {self.table_name: batch}}
         try:
-            # INDEXES tells the table's own units from its indexes': the former are paced, their sum is what is paid.
+            # INDEXES tells the units of the table from those of its global indexes: the sum is what is paid.
             answer = self.dynamodb.batch_write_item(
                 RequestItems={self.table_name: batch}, ReturnConsumedCapacity="INDEXES"
             )
-        except ClientError as error:
-            if not is_throttling(error):
-                raise
+        except (ClientError, HTTPClientError) as error:
+            backoff.bear(error)
             answer = unwritten
+            if not is_throttling(error):
+                return answer  # which says nothing about the pace
         if self.pacer:
-            entries = answer.get("ConsumedCapacity", ())
-            consumed = sum(float(entry.get("Table", entry)["CapacityUnits"]) for entry in entries)
+            consumed = sum(map(_units_of_the_table, answer.get("ConsumedCapacity", ())))
             written = len(batch) - len(answer.get("UnprocessedItems", {}).get(self.table_name, ()))
             self.pacer.report(reserved, consumed, sent=len(batch), written=written)
         return answer
@@ -550,7 +613,11 @@ class Purge:
 
     def scan_arguments(self) -> Mapping[str, Any]:
         """Scan the destination, keys only."""
-        return {"TableName": self.writer.table_name, **key_projection(self.key_names)}
+        return {
+            "TableName": self.writer.table_name,
+            "Limit": self.writer.page_items,
+            **key_projection(self.key_names),
+        }
 
     def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Delete the page's items."""
@@ -568,7 +635,7 @@ class Copy:
 
     def scan_arguments(self) -> Mapping[str, Any]:
         """Scan the source, whole items."""
-        return {"TableName": self.source_table_name}
+        return {"TableName": self.source_table_name, "Limit": self.writer.page_items}
 
     def apply(self, items: Sequence[Item], deadline: Deadline, _before: PageResult, /) -> PageResult:
         """Put the page's items."""
@@ -627,11 +694,25 @@ class Digest:
         )
 
 
-def find_any_item(dynamodb: DataPlane, table_name: str) -> int:
-    """How many items the first page that holds any has; 0 when the whole table is empty. Reads no item's content."""
+def find_any_item(
+    dynamodb: DataPlane, table_name: str, deadline: Deadline, sleep: Callable[[float], None] = time.sleep
+) -> int:
+    """How many items the first page that holds any has; 0 when the whole table is empty. Reads no item's content.
+
+    Raises:
+        CapacityExhausted: the table could not be read through in time.
+    """
+    backoff = Backoff(deadline=deadline, sleep=sleep)
     arguments: dict[str, Any] = {"TableName": table_name, "Select": "COUNT", "ConsistentRead": True}
     while True:
-        page = dynamodb.scan(**arguments)
+        try:
+            page = backoff.call(partial(dynamodb.scan, **arguments))
+        except DeadlineReached:
+            raise CapacityExhausted(
+                f"{table_name} could not be read through within one invocation to see that it is empty. Expected some "
+                "read capacity to be free: raise it, then start the same incident again; it goes on from here."
+            ) from None
+        backoff.attempt = 0
         if page["Count"] or "LastEvaluatedKey" not in page:
             return int(page["Count"])
         arguments["ExclusiveStartKey"] = page["LastEvaluatedKey"]

@@ -56,12 +56,18 @@ class TableFacts:
 
     @property
     def write_capacity(self) -> float:
-        """Write units a second, of the table's own, that it takes at once; on demand it may grow beyond.
+        """Write units a second that the table itself takes at once; on demand it may grow beyond."""
+        return min(self.capacity.write, self.capacity.most_write or self.capacity.write)
 
-        An index that cannot keep up throttles its table.
-        """
-        limited = (self.capacity, *(index.capacity for index in self.indexes if index.capacity is not None))
-        return min(min(part.write, part.most_write or part.write) for part in limited)
+    @property
+    def write_pace(self) -> float:
+        """The same with its global indexes, as far as they hold its items: one that cannot keep up throttles it."""
+        paces = [self.write_capacity]
+        for index in self.indexes:
+            if index.capacity is not None and index.items:
+                units = min(index.capacity.write, index.capacity.most_write or index.capacity.write)
+                paces.append(units * max(1.0, self.items / index.items))
+        return min(paces)
 
 
 def read_facts(table: Mapping[str, Any]) -> TableFacts:

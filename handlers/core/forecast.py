@@ -68,6 +68,7 @@ ASSUMPTIONS = (
     "A restore is taken as one hour: 95 % end within that, not always by size.",
     "All items have the mean size, and no partition has more than its share.",
     "Freeze, drain and release are not in it, nor what stream consumers do afterwards.",
+    "A differential reset is taken to find 1 % of the items damaged; its worstCase is for all of them.",
     "Prices are list prices, us-east-1's where the stack is not configured otherwise.",
 )
 """What the operator has to know of every forecast."""
@@ -273,13 +274,7 @@ def _units_per_item(facts: TableFacts) -> tuple[float, tuple[float, ...], float,
             writes += units
         else:
             index_writes.append(units)
-    replicas = 1 + facts.replicas
-    return (
-        writes * replicas,
-        tuple(units * replicas for units in index_writes),
-        size / 4096,
-        math.ceil(size / 4096) or 1,
-    )
+    return writes, tuple(index_writes), size / 4096, math.ceil(size / 4096) or 1
 
 
 def _hard_reset(facts: TableFacts) -> list[_Task]:
@@ -431,8 +426,8 @@ class _Run:
         for capacity, units in zip(self.indexes, task.index_writes, strict=True) if task.index_writes else ():
             if units:
                 yield CAPACITY_USED * capacity.units / units, INDEX_WRITES
-        if task.all_writes and self.operator < math.inf:
-            yield CAPACITY_USED * self.operator / task.all_writes, OPERATOR
+        if task.writes and self.operator < math.inf:
+            yield CAPACITY_USED * self.operator / task.writes, OPERATOR
         yield self._workers_rate(task), WORKERS
 
     def _partition_units(self, capacity: _Capacity) -> float:
@@ -504,7 +499,8 @@ def _forecast(
         if took >= before:
             bounds[task.phase], longest[task.phase] = bound, took
     reset = sum(seconds.values())
-    write_units = facts.items * sum(task.all_writes for task in tasks)
+    # Every region of a global table is billed, from a capacity of its own.
+    write_units = facts.items * sum(task.all_writes for task in tasks) * (1 + facts.replicas)
     read_units = facts.items * sum(task.reads for task in tasks)
     source_read_units = facts.items * sum(task.source_reads for task in tasks)
     usage = planned_usage(Basis.of(facts, options), speed, reset_seconds=reset, passes=len(tasks))

@@ -63,7 +63,7 @@ class Options:
         shares = () if self.capacity_share is None else (self.capacity_share * table.facts.write_capacity,)
         limits = (*shares, *(() if self.max_write_units is None else (self.max_write_units,)))
         return {
-            "startUnitsPerSecond": min((table.facts.write_capacity, *limits)),
+            "startUnitsPerSecond": min((table.facts.write_pace, *limits)),
             "limitUnitsPerSecond": min(limits) if limits else None,
             "workers": min(self.concurrency, segments),
         }
@@ -192,6 +192,8 @@ class HardReset:
             ),
             "startedAt": to_iso(self.clock()),
         }
+        if mode == DIFFERENTIAL:
+            fresh["copyStartedAt"] = fresh["startedAt"]  # there is no purge before it
         if self.ledger.create(*self._key, fresh):
             return fresh
         record = self._record()

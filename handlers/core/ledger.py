@@ -23,6 +23,7 @@ most) stay below the 1,000 writes a second of one DynamoDB partition.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -388,7 +389,7 @@ def _checkpoint_from_wire(item: Mapping[str, Any]) -> Checkpoint:
         {name: value for name, value in item.items() if name != "cursor"}
     )
     return Checkpoint(
-        cursor=json.loads(item["cursor"]["S"]) if "cursor" in item else None,
+        cursor=_cursor_from_wire(item["cursor"]) if "cursor" in item else None,
         complete=values["complete"],
         result=PageResult(
             **{name: int(values.get(name, 0)) for name in _COUNTS},
@@ -398,6 +399,18 @@ def _checkpoint_from_wire(item: Mapping[str, Any]) -> Checkpoint:
         ),
         version=int(values["version"]),
     )
+
+
+def _cursor_from_wire(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "S" in stored:
+        cursor: Mapping[str, Any] = json.loads(stored["S"])
+        return cursor
+    # A version before kept the key as a map, whose binary values the SDK has decoded.
+    return {
+        name: {kind: base64.b64encode(value).decode("ascii") if kind == "B" else value}
+        for name, attribute in stored["M"].items()
+        for kind, value in attribute.items()
+    }
 
 
 def incident_partition(incident_id: str) -> str:

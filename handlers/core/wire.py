@@ -82,10 +82,11 @@ class WireClient:
 
     def __post_init__(self) -> None:
         meta = self.client.meta
+        config: Any = meta.config  # the stubs know none of its options
         connections = Connections(
             meta.endpoint_url,
-            connect_timeout=meta.config.connect_timeout,
-            read_timeout=meta.config.read_timeout,
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
             ca_bundle=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(True),
         )
         object.__setattr__(self, "_connections", connections)

@@ -362,7 +362,7 @@ class Steps:
 
     def differential_event(self, plan: Mapping[str, Any], segment: int) -> dict[str, Any]:
         """The payload of one segment of the differential phase."""
-        return {**self.event(plan, segment), "ttlAttribute": plan["ttlAttribute"]}
+        return self.event(plan, segment)
 
     def differential(self, plan: Mapping[str, Any], context: Callable[[], Context] = Context) -> int:
         """Write what differs in every segment; returns how many invocations it took."""

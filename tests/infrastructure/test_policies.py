@@ -159,10 +159,12 @@ def test_writers_write_only_where_they_should(prod_plan: Plan) -> None:
         written = {arn for operation in WRITES for arn in allowed(statements, f"dynamodb:{operation}")}
         assert written <= expected.get(short, ledger), role
     for worker in workers:
-        role = policies(prod_plan)[f"prod-dr-{worker}-us-east-1"]
-        assert allowed(role, "dynamodb:BatchWriteItem") == tables
+        of_worker = policies(prod_plan)[f"prod-dr-{worker}-us-east-1"]
+        assert allowed(of_worker, "dynamodb:BatchWriteItem") == tables
         # A put or delete of its own could not be paced, nor seen in the tests of what a batch leaves over.
-        assert not any(allowed(role, f"dynamodb:{operation}") & tables for operation in WRITES - {"BatchWriteItem"})
+        assert not any(
+            allowed(of_worker, f"dynamodb:{operation}") & tables for operation in WRITES - {"BatchWriteItem"}
+        )
 
 
 def test_lists_of_keys_are_written_by_one_function_to_one_place(prod_plan: Plan) -> None:

@@ -171,7 +171,12 @@ def test_a_description_is_put_in_order() -> None:
         (
             {
                 "ProvisionedThroughput": {"WriteCapacityUnits": 50},
-                "GlobalSecondaryIndexes": [{"ProvisionedThroughput": {"WriteCapacityUnits": 20}}],
+                "ItemCount": 1000,
+                "GlobalSecondaryIndexes": [
+                    {"ProvisionedThroughput": {"WriteCapacityUnits": 20}, "ItemCount": 1000},
+                    # Holds one item in a hundred: enough for the table at 100 a second.
+                    {"ProvisionedThroughput": {"WriteCapacityUnits": 1}, "ItemCount": 10},
+                ],
             },
             20,
         ),
@@ -195,4 +200,4 @@ def test_a_description_is_put_in_order() -> None:
 )
 def test_the_capacity_to_begin_with(table: dict[str, Any], capacity: float) -> None:
     """Workers that begin at a pace that the table, one of its indexes or its owner's maximum does not allow."""
-    assert read_facts(table).write_capacity == capacity
+    assert read_facts(table).write_pace == capacity

@@ -117,7 +117,7 @@ def answering(content: dict[str, Any], status: int = 200) -> Reply:
 def test_the_signature_is_botocores(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
     """AWS refuses every request, at three in the morning, because a signature differs in one character."""
     monkeypatch.setattr(wire, "datetime", type("Frozen", (), {"now": staticmethod(lambda _: MOMENT)}))
-    credentials = ReadOnlyCredentials("key", "secret", token)  # type: ignore[call-arg]
+    credentials = ReadOnlyCredentials("key", "secret", token)
     body = '{"TableName":"größe"}'.encode()
     headers = wire._signed("dynamodb.eu-west-1.amazonaws.com", "eu-west-1", "Scan", body, credentials)
     request = AWSRequest(
@@ -238,6 +238,35 @@ def test_other_forms_of_an_answer(answer: bytes) -> None:
         client = client_of(server)
         assert client.scan(TableName="t") == client.scan(TableName="t") == {"Count": 1}
     assert server.connections == 1
+
+
+def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one() -> None:
+    """Every later answer on the connection is that to the request before: what was refused passes for written."""
+    number = 0
+
+    def doubled(_: bytes) -> bytes:
+        nonlocal number
+        number += 1
+        return reply({"Count": number}) + reply({"Count": -1})
+
+    with serving(doubled) as server:
+        client = client_of(server)
+        assert [client.scan(TableName="t")["Count"] for _ in range(4)] == [1, 2, 3, 4]
+
+
+def test_many_dead_connections_cost_no_attempt() -> None:
+    """A Lambda slept, and the network has dropped its twelve connections: the first calls fail one after the other."""
+    with serving(answering({"Count": 1})) as server:
+        client = client_of(server)
+        client.scan(TableName="t")
+        links = client._connections
+        for _ in range(11):
+            links._idle.append(links._connect())
+        for link in links._idle:
+            link.is_over = lambda: False  # type: ignore[method-assign] # nobody has told yet
+            link.connection.sock.shutdown(socket.SHUT_WR)
+        assert client.scan(TableName="t") == {"Count": 1}
+        assert not any(link.connection.sock is None for link in links._idle)
 
 
 def test_a_request_that_is_too_large_is_not_sent() -> None:
