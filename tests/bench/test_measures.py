@@ -8,8 +8,10 @@ import pytest
 
 from bench import __main__ as runner
 from bench import cpu, memory, modes, pacing, scaling
+from bench.latency import Latency
 from handlers.core.clock import Deadline
 from handlers.core.digest import Item
+from handlers.core.engine import Copy
 from handlers.core.ledger import PageResult
 
 
@@ -28,7 +30,7 @@ def test_a_copy_that_is_none_is_not_measured(monkeypatch: pytest.MonkeyPatch) ->
     for name, value in (("BASELINE_ITEMS", 60), ("ITEMS", 1200), ("RUNS", 1)):
         monkeypatch.setattr(cpu, name, value)
 
-    class Lazy(cpu.Copy):
+    class Lazy(Copy):
         def apply(self, items: Sequence[Item], deadline: Deadline, before: PageResult, /) -> PageResult:
             return super().apply(items[1:], deadline, before)
 
@@ -66,7 +68,7 @@ def test_memory_and_scaling_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["memoryGrowth"] > 0.5
     monkeypatch.setattr(scaling, "ITEMS", 800)
     monkeypatch.setattr(scaling, "RUNS", 1)
-    monkeypatch.setattr(scaling, "LATENCY", scaling.Latency(median=0.02, p99=0.021))
+    monkeypatch.setattr(scaling, "LATENCY", Latency(median=0.02, p99=0.021))
     assert scaling.measure()["segmentScaling"] > 0
 
 
