@@ -33,7 +33,7 @@ from .digest import Item, add_digests, canonical_item, digest_items, item_digest
 from .errors import CapacityExhausted
 from .ledger import Checkpoint, Ledger, PageResult, SegmentId
 from .pacing import Pacer
-from .wire import DataPlane, PutRequest, RequestTooLarge
+from .wire import DataPlane, PutRequest, RequestTooLarge, may_pass
 
 _T = TypeVar("_T")
 
@@ -381,19 +381,17 @@ class Backoff:
         if is_throttling(error):
             return
         self.errors += 1
-        may_pass = isinstance(error, HTTPClientError) or _is_transient(error)
-        if not may_pass or self.errors > _TRANSIENT_ERRORS:
+        if not (may_pass(error) or _has_code(error, _TRANSIENT)) or self.errors > _TRANSIENT_ERRORS:
             raise error
 
 
 def is_throttling(error: Exception) -> bool:
     """Whether DynamoDB refused a request only because it came too soon."""
-    return isinstance(error, ClientError) and error.response["Error"]["Code"] in _THROTTLED
+    return _has_code(error, _THROTTLED)
 
 
-def _is_transient(error: ClientError) -> bool:
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
-    return status >= 500 or error.response["Error"]["Code"] in _TRANSIENT
+def _has_code(error: Exception, codes: frozenset[str]) -> bool:
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in codes
 
 
 def _units_of_the_table(consumed: Mapping[str, Any]) -> float:

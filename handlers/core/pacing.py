@@ -15,9 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-DEFAULT_WRITE_UNITS = 4000.0
-"""What an on-demand table takes at first, where AWS tells no warm throughput of it."""
-
 _KEEP = 0.98  # of what was accepted, after throttling
 # Until the pace is back at what was accepted: so long that the requests which find the limit are few among the others.
 _PLATEAU_SECONDS, _PLATEAU_BATCHES = 20.0, 120

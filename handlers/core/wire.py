@@ -132,7 +132,7 @@ class WireClient:
             try:
                 return self._send(operation, body)
             except (HTTPClientError, ClientError) as error:
-                if attempt == _ATTEMPTS or not _may_pass(error):
+                if attempt == _ATTEMPTS or not may_pass(error):
                     raise
             self.sleep(random.uniform(0, _FIRST_PAUSE_SECONDS * 2**attempt))
         raise AssertionError("not reached: the last attempt returns or raises")
@@ -218,7 +218,7 @@ def _failure(operation: str, status: int, answer: Mapping[str, Any]) -> ClientEr
     return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, operation)
 
 
-def _may_pass(error: Exception) -> bool:
+def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, ClientError):
         return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500
