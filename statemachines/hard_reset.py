@@ -104,8 +104,8 @@ def hard_reset(config: HardResetConfig) -> Definition:
                 "Type": "Fail",
                 "Error": "ConfirmationMismatch",
                 "Cause": f"tableNameRecoveryConfirmation is missing or is not the name of the table. Expected '{name}'"
-                ", exactly: every item of that table will be deleted and replaced. If that is what you want, pass its "
-                "name and start again.",
+                ", exactly: that table's content will be replaced by its restore point's, and whatever else it holds "
+                "is deleted. If that is what you want, pass its name and start again.",
             },
             "Preflight": lambda_task(
                 functions["preflight"],

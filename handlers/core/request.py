@@ -195,8 +195,8 @@ def confirm(confirmation: object, table_name: str) -> None:
         found = "missing" if confirmation is None else shown(confirmation)
         raise ConfirmationMismatch(
             f"tableNameRecoveryConfirmation is {found} for table {table_name}. Expected {table_name!r}, "
-            "exactly: every item of that table will be deleted and replaced. If that is what you want, pass its name "
-            "and start again."
+            "exactly: that table's content will be replaced by its restore point's, and whatever else it holds is "
+            "deleted. If that is what you want, pass its name and start again."
         )
 
 
