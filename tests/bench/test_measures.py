@@ -64,7 +64,7 @@ def test_memory_and_scaling_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(memory, "SMALL", 300)
     monkeypatch.setattr(memory, "LARGE", 900)
     # A child's getrusage begins with the peak of its parent, which has held more than a worker may.
-    held = len(bytes(300_000_000))
+    held = len(b"x" * 300_000_000)
     found = memory.measure()
     assert 20 < found["peakMemoryMb"] < 200 < held / 1e6
     assert found["memoryGrowth"] > 0.5
