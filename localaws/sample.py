@@ -23,7 +23,7 @@ SENSITIVE_TABLES = (SSN,)
 SYSTEM_TAG = {"system": "licensing"}
 PROJECTOR = "local-app-projector"
 
-_CODE = '''"""Counts what it is handed; the rehearsal needs functions, not work."""
+COUNTS = '''"""Counts what it is handed; the rehearsal needs functions, not work."""
 
 
 def handler(event, context):
@@ -93,6 +93,8 @@ class FunctionSpec:
     tags: dict[str, str] = field(default_factory=dict)
     stream_of: str | None = None
     """The table whose stream feeds it."""
+    code: str = COUNTS
+    """The source of its only module, with a function ``handler``."""
 
 
 TABLES = (
@@ -126,13 +128,14 @@ def create(aws: Cloud) -> None:
         list(pool.map(lambda function: create_function(aws, function), (*SYSTEM_FUNCTIONS, *OTHER_FUNCTIONS)))
 
 
-def create_table(dynamodb: Any, spec: TableSpec) -> None:
-    """Create one table, wait until it is usable, and switch point-in-time recovery on."""
+def create_table(dynamodb: Any, spec: TableSpec, *, pitr: bool = True) -> None:
+    """Create one table, wait until it is usable, and switch point-in-time recovery on, or not."""
     dynamodb.create_table(**spec.create_arguments())
     dynamodb.get_waiter("table_exists").wait(TableName=spec.name, WaiterConfig={"Delay": 1})
-    dynamodb.update_continuous_backups(
-        TableName=spec.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-    )
+    if pitr:
+        dynamodb.update_continuous_backups(
+            TableName=spec.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+        )
 
 
 def fill(dynamodb: Any) -> dict[str, int]:
@@ -151,7 +154,7 @@ def create_function(aws: Cloud, spec: FunctionSpec) -> None:
         Runtime="python3.12",
         Handler="app.handler",
         Role=_create_role(aws.client("iam"), spec),
-        Code={"ZipFile": _bundle()},
+        Code={"ZipFile": bundle(spec.code)},
         Tags=spec.tags,
     )
     lambda_client.get_waiter("function_active_v2").wait(FunctionName=spec.name, WaiterConfig={"Delay": 1})
@@ -190,11 +193,12 @@ def _stream_policy(spec: FunctionSpec) -> dict[str, Any]:
     }
 
 
-def _bundle() -> bytes:
+def bundle(code: str = COUNTS) -> bytes:
+    """The zip file of a function whose only module is ``code``."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         # A fixed date keeps the bytes, and so the function's CodeSha256, the same in every run.
-        archive.writestr(zipfile.ZipInfo("app.py", date_time=(2026, 1, 1, 0, 0, 0)), _CODE)
+        archive.writestr(zipfile.ZipInfo("app.py", date_time=(2026, 1, 1, 0, 0, 0)), code)
     return buffer.getvalue()
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from localaws.batches import delete_request, put_request, write_all
 from localaws.deployment import deploy
+from localaws.sample import FunctionSpec, TableSpec, create_function, create_table
 from localaws.server import PROJECT_ROOT, EmbeddedAws
 
 Key = tuple[tuple[str, str], ...]
@@ -38,7 +38,6 @@ FUNCTIONS: dict[str, int | None] = {"local-app-api": 5, "local-app-free": None, 
 ITEMS = 60
 _EXPIRES_IN_SECONDS = 2 * 3_600
 _PATIENCE = 6  # times 20 seconds
-_STREAM = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
 
 SETTINGS = {
     "LOCAL_AWS_WAIT_SCALE": "0",
@@ -91,13 +90,10 @@ class Stack:
             names = [name for name, _ in TABLES[table]]
             before = list(self.items(table).values())
             note = {"S": f"damaged {self._damages}"}
-            wrong = [{"DeleteRequest": {"Key": {name: item[name] for name in names}}} for item in before[::3]]
-            wrong += [{"PutRequest": {"Item": {**item, "note": note}}} for item in before[1::3]]
-            wrong += [
-                {"PutRequest": {"Item": _item(table, 90_000 + 100 * self._damages + number, "junk")}}
-                for number in range(10)
-            ]
-            _write(self.client("dynamodb"), table, wrong)
+            wrong = [delete_request({name: item[name] for name in names}) for item in before[::3]]
+            wrong += [put_request({**item, "note": note}) for item in before[1::3]]
+            wrong += [put_request(_item(table, 90_000 + 100 * self._damages + number, "junk")) for number in range(10)]
+            write_all(self.client("dynamodb"), table, wrong)
         return {table: self.items(table) for table in RECOVERED}
 
     def source_by_hand(self) -> str:
@@ -206,17 +202,20 @@ def stack() -> Iterator[Stack]:
     """A fresh embedded AWS with filled tables, functions, mappings and the local stack."""
     with EmbeddedAws(settings=SETTINGS) as aws:
         for name, key in {**TABLES, SENSITIVE: (("id", "S"),)}.items():
-            _create_table(aws, name, key)
+            create_table(aws.client("dynamodb"), TableSpec(name=name, keys=key, stream=name == STREAM_TABLE))
         aws.client("dynamodb").update_time_to_live(
             TableName=TTL_TABLE, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
         )
         for name, reserved in FUNCTIONS.items():
-            _create_function(aws, name, reserved)
+            create_function(aws, FunctionSpec(name=name, reserved=reserved))
         for name, enabled in (("local-app-api", True), ("local-app-free", False)):
             _create_mapping(aws, name, enabled=enabled)
         for table in RECOVERED:
-            items = [_item(table, number, "as it was") for number in range(ITEMS)]
-            _write(aws.client("dynamodb"), table, [{"PutRequest": {"Item": item}} for item in items])
+            write_all(
+                aws.client("dynamodb"),
+                table,
+                (put_request(_item(table, number, "as it was")) for number in range(ITEMS)),
+            )
         outputs = deploy(PROJECT_ROOT, "local", aws, CONFIGURATION)
         # The suite starts the guardian itself, at moments of its own choice: every case goes the same way twice.
         for rule in ("local-dr-guardian", "local-dr-guardian-sweep"):
@@ -247,52 +246,6 @@ def _item(table: str, number: int, note: str) -> Item:
         # Some items expire soon, so that the verification compares them one by one.
         item[TTL_ATTRIBUTE] = {"N": str(int(time.time()) + _EXPIRES_IN_SECONDS)}
     return item
-
-
-def _write(dynamodb: Any, table: str, requests: list[dict[str, Any]]) -> None:
-    for start in range(0, len(requests), 25):
-        dynamodb.batch_write_item(RequestItems={table: requests[start : start + 25]})
-
-
-def _create_table(aws: EmbeddedAws, name: str, key: Key) -> None:
-    dynamodb = aws.client("dynamodb")
-    dynamodb.create_table(
-        TableName=name,
-        AttributeDefinitions=[{"AttributeName": attribute, "AttributeType": kind} for attribute, kind in key],
-        KeySchema=[
-            {"AttributeName": attribute, "KeyType": role}
-            for (attribute, _), role in zip(key, ("HASH", "RANGE"), strict=False)
-        ],
-        BillingMode="PAY_PER_REQUEST",
-        **({"StreamSpecification": _STREAM} if name == STREAM_TABLE else {}),
-    )
-    dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
-    dynamodb.update_continuous_backups(
-        TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-    )
-
-
-def _create_function(aws: EmbeddedAws, name: str, reserved: int | None) -> None:
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("app.py", "def handler(event, context):\n    return event\n")
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        ],
-    }
-    role = aws.client("iam").create_role(RoleName=f"{name}-role", AssumeRolePolicyDocument=json.dumps(trust))
-    aws.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.12",
-        Handler="app.handler",
-        Role=role["Role"]["Arn"],
-        Code={"ZipFile": code.getvalue()},
-        Timeout=3,
-    )
-    if reserved is not None:
-        aws.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
 
 
 def _create_mapping(aws: EmbeddedAws, function: str, *, enabled: bool) -> None:

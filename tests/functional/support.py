@@ -371,6 +371,17 @@ class Steps:
             for segment in range(plan["segments"])
         )
 
+    def copied(self, dynamodb: Any, key: Key, count: int) -> Any:
+        """Make both tables and reset as far as the copy's end: so many equal items in each; returns the plan."""
+        create_table(dynamodb, self.source, key)
+        create_table(dynamodb, self.table, key)
+        put_all(dynamodb, self.source, make_items(key, count))
+        plan = self.preflight()
+        self.empty(plan)
+        self.copy(plan)
+        assert len(scan_all(dynamodb, self.table)) == count
+        return plan
+
     def prove_empty(self, plan: Mapping[str, Any]) -> Any:
         """Prove that the destination is empty."""
         return invoke(prove_empty.handler, {field: plan[field] for field in ("incidentId", "tableName")})

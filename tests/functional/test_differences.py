@@ -50,14 +50,7 @@ Expected = list[tuple[str, Item]]
 @pytest.fixture
 def copied(aws: Aws, steps: Steps) -> Any:
     """The plan of a reset whose copy is done: equal items on both sides, whose keys hold text and bytes."""
-    create_table(aws.dynamodb, steps.source, KEY)
-    create_table(aws.dynamodb, steps.table, KEY)
-    put_all(aws.dynamodb, steps.source, make_items(KEY, ITEMS))
-    plan = steps.preflight()
-    steps.empty(plan)
-    steps.copy(plan)
-    assert len(scan_all(aws.dynamodb, steps.table)) == ITEMS
-    return plan
+    return steps.copied(aws.dynamodb, KEY, ITEMS)
 
 
 def written(item: Item) -> Item:

@@ -38,14 +38,7 @@ YEAR = 365 * 86_400
 @pytest.fixture
 def copied(aws: Aws, steps: Steps) -> Any:
     """The plan of a reset whose copy is done: 12 equal items on both sides."""
-    create_table(aws.dynamodb, steps.source, KEY)
-    create_table(aws.dynamodb, steps.table, KEY)
-    put_all(aws.dynamodb, steps.source, make_items(KEY, ITEMS))
-    plan = steps.preflight()
-    steps.empty(plan)
-    steps.copy(plan)
-    assert len(scan_all(aws.dynamodb, steps.table)) == ITEMS
-    return plan
+    return steps.copied(aws.dynamodb, KEY, ITEMS)
 
 
 def record(aws: Aws, steps: Steps) -> Item:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from localaws import sample
 from localaws.deployment import deploy
 from localaws.server import EmbeddedAws
 
@@ -152,48 +151,15 @@ def request(point: str, *tables: str, incident: str, **more: Any) -> dict[str, A
 
 def create_table(aws: EmbeddedAws, name: str, key: Key, *, pitr: bool = True) -> None:
     """A table with this key and PITR."""
-    dynamodb = aws.client("dynamodb")
-    dynamodb.create_table(
-        TableName=name,
-        AttributeDefinitions=[{"AttributeName": attribute, "AttributeType": kind} for attribute, kind in key],
-        KeySchema=[
-            {"AttributeName": attribute, "KeyType": role}
-            for (attribute, _), role in zip(key, ("HASH", "RANGE"), strict=False)
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
-    if pitr:
-        dynamodb.update_continuous_backups(
-            TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-        )
+    sample.create_table(aws.client("dynamodb"), sample.TableSpec(name=name, keys=key), pitr=pitr)
 
 
 NOTHING = "def handler(event, context):\n    return event\n"
 
 
-def create_function(aws: EmbeddedAws, name: str, reserved: int | None, source: str = NOTHING) -> None:
+def create_function(aws: EmbeddedAws, name: str, reserved: int | None, code: str = NOTHING) -> None:
     """A function, by default one that does nothing."""
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("app.py", source)
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        ],
-    }
-    role = aws.client("iam").create_role(RoleName=f"{name}-role", AssumeRolePolicyDocument=json.dumps(trust))
-    aws.client("lambda").create_function(
-        FunctionName=name,
-        Runtime="python3.12",
-        Handler="app.handler",
-        Role=role["Role"]["Arn"],
-        Code={"ZipFile": code.getvalue()},
-        Timeout=3,
-    )
-    if reserved is not None:
-        aws.client("lambda").put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
+    sample.create_function(aws, sample.FunctionSpec(name=name, reserved=reserved, code=code))
 
 
 def deployed_stack(

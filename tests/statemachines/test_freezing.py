@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from localaws.sample import bundle
 from statemachines.orchestrator import FREEZE_ROUNDS
 
 from .conftest import FUNCTIONS, NOTHING, OUTSIDE, Deployed, create_function, deployed_stack, request
@@ -259,9 +258,6 @@ def test_more_functions_than_a_page(deployed: Deployed) -> None:
     """
     lambdas = deployed.client("lambda")
     create_function(deployed.aws, "local-app-many", 1)
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("app.py", NOTHING)
     role = lambdas.get_function_configuration(FunctionName="local-app-many")["Role"]
     many: dict[str, int | None] = {f"local-app-many-{number:04d}": (None, 0, 4)[number % 3] for number in range(MANY)}
     for name, reserved in many.items():
@@ -270,7 +266,7 @@ def test_more_functions_than_a_page(deployed: Deployed) -> None:
             Runtime="python3.12",
             Handler="app.handler",
             Role=role,
-            Code={"ZipFile": code.getvalue()},
+            Code={"ZipFile": bundle(NOTHING)},
             Timeout=3,
         )
         if reserved is not None:
