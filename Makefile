@@ -28,7 +28,7 @@ bench: $(READY) ## measure the engine, simulate large tables; writes build/bench
 	@$(BIN)/python -m bench
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) lint types audit test ## what CI runs: format, lint, types, dependencies, tests
 

@@ -45,12 +45,10 @@ def test_many_resumptions_lose_and_double_nothing(impatient: Deployed) -> None:
     output = json.loads(ended["output"])
     assert (output["purgedItems"], output["copiedItems"], output["verifiedItems"]) == (1000, ITEMS, ITEMS)
     assert impatient.items(TABLE) == good
-    # How many resumptions it takes depends on the machine (about four); tests/functional/test_segments.py has one a
-    # page. Each phase has one segment a side, so one invocation a side would be none at all.
-    for worker, sides in (("copy-segment", 1), ("digest-segment", 2)):
-        log = impatient.client("logs").filter_log_events(logGroupName=f"/aws/lambda/local-dr-{worker}")["events"]
-        invocations = [event for event in log if event["message"].startswith("REPORT")]
-        assert len(invocations) > sides, worker
+    # How many resumptions the copy takes depends on the machine (about four), and whether the digest, which is far
+    # faster, takes any; tests/functional/test_segments.py has one a page, of each worker.
+    log = impatient.client("logs").filter_log_events(logGroupName="/aws/lambda/local-dr-copy-segment")["events"]
+    assert len([event for event in log if event["message"].startswith("REPORT")]) > 1
 
 
 def test_a_reset_needs_nothing_but_its_input(impatient: Deployed) -> None:
