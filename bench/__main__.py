@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -24,9 +25,10 @@ def _simulate() -> dict[str, Any]:
     (simulation.FOLDER / "simulation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     curves.draw(found, simulation.FOLDER / "curves.png")
     return {
-        "forecastRatios": found["forecast"]["evenRatios"],
+        "forecastRatios": {name: found["forecast"][f"{name}Ratios"] for name in ("even", "hot", "variation")},
         "brokenQuotas": [check["name"] for check in found["checks"] if check["kind"] == "quota" and not check["holds"]],
-        "fixture": f"{len(found['scenarios'])} recoveries of 10^4 to 10^10 items, even and hot",
+        "fixture": f"{len(found['scenarios'])} recoveries of 10^4 to 10^10 items, even and hot (the forecast is "
+        f"told of the hot partition), and {len(found['variations'])} with other settings",
     }
 
 
@@ -120,9 +122,9 @@ def main(names: list[str]) -> int:
     if names:
         console.print_json(json.dumps(found))
         return 0
-    # Of the simulated recoveries, and of the copies that were measured here.
+    # Of all simulated recoveries, and of the copies that were measured here.
     ratios = [
-        *found["simulation"]["forecastRatios"],
+        *chain.from_iterable(found["simulation"]["forecastRatios"].values()),
         *(entry["forecastSeconds"] / entry["seconds"] for entry in found["capacity"]),
     ]
     found["forecastError"] = round(max(abs(ratio - 1) for ratio in ratios), 3)

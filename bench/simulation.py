@@ -721,15 +721,15 @@ def simulate_all() -> dict[str, Any]:
     """The whole report."""
     rows = [compare(scenario) for scenario in grid()]
     others = [compare(scenario) for scenario in variations()]
-    even = [row for row in rows if not row["hotShare"]]
     return {
         "scenarios": rows,
         "variations": others,
         "checks": checks([*rows, *others]),
         "forecast": {
-            "evenRatios": [min(row["ratio"] for row in even), max(row["ratio"] for row in even)],
+            "evenRatios": _spread([row["ratio"] for row in rows if not row["hotShare"]]),
             "hotRatios": _spread([row["ratio"] for row in rows if row["hotShare"]]),
-            "usdRatios": _spread([row["usdRatio"] for row in even]),
+            "variationRatios": _spread([row["ratio"] for row in others]),
+            "usdRatios": _spread([row["usdRatio"] for row in rows]),
         },
     }
 

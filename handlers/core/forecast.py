@@ -432,16 +432,20 @@ class _Run:
 
     def _partition_units(self, capacity: _Capacity) -> float:
         """Units a second of the partitions that are worked on."""
-        if capacity is self.source_read:
+        options = self.options
+        partitions = self._partitions(restored=capacity is self.source_read)
+        active = active_partitions(partitions, options.segments, options.workers, options.order)
+        return active * capacity.partition_units
+
+    def _partitions(self, *, restored: bool = False) -> float:
+        """How many partitions the table has by now, or the restored one."""
+        if restored:
             partitions = max(self.source_read.units / PARTITION_READ_UNITS, NEW_WRITE_UNITS / PARTITION_WRITE_UNITS)
         elif self.facts.capacity.on_demand:
             partitions = max(self.write.units / PARTITION_WRITE_UNITS, self.read.units / PARTITION_READ_UNITS)
         else:
             partitions = self.write.units / PARTITION_WRITE_UNITS + self.read.units / PARTITION_READ_UNITS
-        partitions = max(1.0, math.ceil(partitions), math.ceil(self.facts.bytes / PARTITION_BYTES))
-        options = self.options
-        active = active_partitions(partitions, options.segments, options.workers, options.order)
-        return active * capacity.partition_units
+        return max(1.0, math.ceil(partitions), math.ceil(self.facts.bytes / PARTITION_BYTES))
 
     def _item_rate(self, task: _Task) -> float:
         size = self.facts.bytes / max(self.facts.items, 1)
@@ -460,12 +464,21 @@ class _Run:
         return max(self.speed.start_seconds, own - sum(by_bound.values()))
 
     def _hot_seconds(self, task: _Task) -> float:
-        """How long the hottest partition takes."""
-        items = self.hot_share * self.facts.items
-        return max(
-            items * task.writes / PARTITION_WRITE_UNITS / CAPACITY_USED,
-            items * (task.reads + task.source_reads) / PARTITION_READ_UNITS / CAPACITY_USED,
-        )
+        """How long the hottest partition takes, and the rest of its segment where that is wider."""
+        if not self.hot_share:
+            return 0.0
+        by_partition = [
+            CAPACITY_USED * limit / units
+            for limit, units in (
+                (PARTITION_WRITE_UNITS, task.writes),
+                (PARTITION_READ_UNITS, task.reads + task.source_reads),
+            )
+            if units
+        ]
+        partition = 1 / self._partitions()
+        beside = max(0.0, 1 / self.options.segments - partition) / (1 - partition) if partition < 1 else 0.0
+        items = self.hot_share + (1 - self.hot_share) * beside
+        return items * self.facts.items / min([*by_partition, self._item_rate(task)])
 
     def _used(self, task: _Task) -> Iterable[tuple[_Capacity, float]]:
         return [

@@ -34,6 +34,8 @@ _MIN_SEGMENTS = 4
 # Keeps a Distributed Map's result array, one number a segment, far below the 256 KiB of a state's payload.
 _MAX_SEGMENTS = 1000
 # Between the clock of a Lambda function and DynamoDB's. A backup comes long after: the functions drain before it.
+_STRIDE_WINDOW = 200
+"""Visits that may be under way at once, and so must be apart: as many as there are workers, and more."""
 _CLOCK_SKEW = timedelta(seconds=30)
 _MAX_NAME_LENGTH = 255  # DynamoDB's limit for table names
 
@@ -143,9 +145,28 @@ def choose_segments(items: int, size_bytes: int, override: int | None = None) ->
 
 
 def choose_stride(segments: int) -> int:
-    """A step through the segments that visits each once and takes neighbours far apart: near the golden section."""
-    wanted = max(1, round(segments * 0.618))
-    return next(step for step in range(wanted, wanted + segments) if math.gcd(step, segments) == 1)
+    """A step through the segments that visits each once and keeps those at work at the same time far apart.
+
+    Of all steps it is the one for which any two of :data:`_STRIDE_WINDOW` visits in a row that are ``k`` visits apart
+    are furthest from each other, in proportion to ``1 / k``. The golden section, rounded to a number with no divisor in
+    common with ``segments``, comes back to a neighbour within 25 visits for some numbers, 1,000 among them.
+    """
+    best, farthest = 1, 0
+    for step in range(1, segments // 2 + 1):
+        if math.gcd(step, segments) == 1 and (distance := _distance(segments, step, farthest)) > farthest:
+            best, farthest = step, distance
+    return best
+
+
+def _distance(segments: int, step: int, farthest: int) -> int:
+    """How far apart visits stay, times how many lie between them; 0 as soon as that is no more than ``farthest``."""
+    smallest = segments
+    for apart in range(1, min(segments, _STRIDE_WINDOW)):
+        place = apart * step % segments
+        smallest = min(smallest, apart * min(place, segments - place))
+        if smallest <= farthest:
+            return 0
+    return smallest
 
 
 def expiry_seconds(size_bytes: int) -> int:

@@ -94,18 +94,14 @@ def test_the_grid_is_what_was_asked_for(report: Mapping[str, Any]) -> None:
 
 
 def test_the_forecast_is_within_a_fifth(report: Mapping[str, Any]) -> None:
-    """Catches a forecast that has lost touch: no case with evenly spread items may be off by more than 20 %."""
-    even = [row for row in report["scenarios"] if not row["hotShare"]]
-    assert len(even) >= 30
-    for row in even:
+    """Catches a forecast that has lost touch: no case may be off by more than 20 %, the hot ones once it is told."""
+    rows = [*report["scenarios"], *report["variations"]]
+    assert len(rows) >= 70
+    for row in rows:
         assert 0.8 <= row["ratio"] <= 1.2, row
         assert 0.8 <= row["totalRatio"] <= 1.2, row
-        assert 0.8 <= row["usdRatio"] <= 1.2, row
-    for row in report["variations"]:
-        assert 0.75 <= row["ratio"] <= 1.25, row
-    # The hot ones are forecast roughly, once a forecast is told of the partition; the report has them all.
-    low, high = report["forecast"]["hotRatios"]
-    assert 0.5 < low <= high < 2
+        # Of a hot table the price is too high, never too low: most workers are done long before the last one.
+        assert 0.8 <= row["usdRatio"] <= (1.5 if row["hotShare"] else 1.2), row
 
 
 def test_no_quota_of_aws_is_broken(report: Mapping[str, Any]) -> None:

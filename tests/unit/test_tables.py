@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -39,6 +40,17 @@ def test_the_stride_visits_every_segment_once_and_far_apart(segments: int) -> No
     assert sorted(order) == list(range(segments))
     if segments >= 10:
         assert min(abs(one - other) for one, other in itertools.pairwise(order)) > segments / 4
+
+
+@pytest.mark.parametrize("segments", [25, 40, 100, 400, 500, 990, 999, 1000])
+@pytest.mark.parametrize("workers", [5, 25, 50])
+def test_those_at_work_at_once_stay_apart(segments: int, workers: int) -> None:
+    """A stride that soon comes back to a neighbour: workers meet on a partition and share its 1,000 units."""
+    stride = choose_stride(segments)
+    together = itertools.combinations([number * stride % segments for number in range(min(workers, segments))], 2)
+    nearest = min(min(abs(one - other), segments - abs(one - other)) for one, other in together)
+    # No order keeps them further apart than segments / workers; the golden section's limit is 0.45 of that.
+    assert nearest >= max(1, math.floor(0.2 * segments / workers))
 
 
 @pytest.mark.parametrize(
