@@ -266,7 +266,7 @@ class SimulatedTable:
         return any(grown)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """One pass's work on an item: read units of a table, write units of the destination, at a worker's speed."""
 
@@ -563,13 +563,15 @@ class Simulation:
         crowd = self._crowd
         paced = PACED if self.now >= self._paced_from - 1e-9 else FEELING
         votes: dict[str, float] = {WORKERS: 0.0 if running else 1.0}
-        for side in dict.fromkeys([worker.side for worker in running]):
+        for side in {worker.side: None for worker in running}:
             group = [worker for worker in running if worker.side is side]
             shares = [paced * self._partition_rate(side, table) for table in side.tables]
-            rates = [
-                min([side.speed, *(share / crowd[key] for share, key in zip(shares, worker.keys, strict=True))])
-                for worker in group
-            ]
+            rates = []
+            for worker in group:
+                rate = side.speed
+                for share, key in zip(shares, worker.keys, strict=True):
+                    rate = min(rate, share / crowd[key])
+                rates.append(rate)
             most, name = self._table_rate(side)
             if sum(rates) > most * paced:
                 rates = self._fill(rates, most * paced)

@@ -33,19 +33,24 @@ _DATA_PLANE = Config(connect_timeout=5, read_timeout=30, max_pool_connections=WO
 
 
 @cache
+def _session() -> boto3.Session:
+    """One for all clients: each session reads DynamoDB's model anew, which a cold start need not do twice."""
+    return boto3.Session()
+
+
+@cache
 def client(service: str) -> Any:
     """A control-plane client of this invocation's region, made once a container."""
-    return boto3.client(service, config=_CONTROL_PLANE)  # type: ignore[call-overload]
+    return _session().client(service, config=_CONTROL_PLANE)  # type: ignore[call-overload]
 
 
 @cache
 def data_client() -> WireClient:
     """The DynamoDB client that moves items; may be shared by threads."""
-    session = boto3.Session()
-    credentials = session.get_credentials()
+    credentials = _session().get_credentials()
     if credentials is None:
         raise NoCredentialsError
-    return WireClient(client=session.client("dynamodb", config=_DATA_PLANE), credentials=credentials)
+    return WireClient(client=_session().client("dynamodb", config=_DATA_PLANE), credentials=credentials)
 
 
 def ledger() -> Ledger:
