@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# First, so that no process waits at the end for another one's recoveries.
+# First, so that no process waits at the end for another one's recoveries. Three processes keep two cores busy: recoveries
+# wait much, for seconds to pass and for states to follow each other.
 LONG_TESTS := tests/faults tests/statemachines tests/properties
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ bench: $(READY) ## measure the engine, simulate large tables; writes build/bench
 	@$(BIN)/python -m bench
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(LONG_TESTS) tests
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(LONG_TESTS) tests
 
 check: $(READY) lint types audit test ## what CI runs: format, lint, types, dependencies, tests
 
