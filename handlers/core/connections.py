@@ -46,7 +46,12 @@ class _Link:
 
     def is_over(self) -> bool:
         """Whether the server has closed it, or has sent what nobody asked for."""
-        return bool(self._poll.poll(0))
+        return self._has_more() or bool(self._poll.poll(0))
+
+    def _has_more(self) -> bool:
+        """Whether more was received than the last answer: here, or in TLS's buffer, which poll does not see."""
+        sock = self.connection.sock
+        return bool(self._unread) or (isinstance(sock, ssl.SSLSocket) and sock.pending() > 0)
 
     def close(self) -> None:
         self.connection.close()
@@ -67,7 +72,7 @@ class _Link:
             raise ConnectionFailed("the server's answer does not say how long it is")
         kept = headers.get("connection", "").lower() != "close" and version == b"HTTP/1.1"
         # More than was asked for would be taken for the answer to the next request, and so on for ever.
-        return Answer(status=status, headers=headers, content=content), kept and not self._unread
+        return Answer(status=status, headers=headers, content=content), kept and not self._has_more()
 
     def _status(self) -> tuple[bytes, int]:
         parts = self._line().split(None, 2)

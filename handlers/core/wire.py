@@ -162,7 +162,8 @@ class WireClient:
         if expected is not None and zlib.crc32(content) != int(expected):
             raise _failure(operation, 500, {"__type": "ChecksumMismatch", "message": "The answer arrived damaged."})
         try:
-            parsed = json.loads(content) if content else {}
+            # Of a good answer nothing at all may be missing: an empty one would say that all was processed.
+            parsed = json.loads(content) if content or status < 300 else {}
         except ValueError:
             parsed = {"__type": "UnreadableAnswer", "message": f"An answer of {len(content)} bytes is not JSON."}
             status = max(status, 500)

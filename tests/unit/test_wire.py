@@ -320,3 +320,25 @@ def test_only_a_trusted_server_is_talked_to(
             with pytest.raises(HTTPClientError, match="certificate"):
                 client_of(server).scan(TableName="t")
     assert len(server.requests) == int(trusted)
+
+
+def test_an_answer_too_many_over_tls_is_nobodys(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TLS has decrypted and nobody has read is taken for the next answer: a batch counts as written."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificate)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    first = {"Count": 1, "Padding": "x" * 70_000}  # more than is read at first, so that the end is read exactly
+    replies = (lambda _: reply(first) + reply({"Count": -1}), answering({"Count": 2}), answering({"Count": 3}))
+    with serving(*replies, tls=tls) as server:
+        client = client_of(server)
+        assert [client.scan(TableName="t")["Count"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_empty_answer_is_none() -> None:
+    """Nothing at all is read as: nothing is left unprocessed."""
+    empty = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    with serving(lambda _: empty, answering({"Count": 2})) as server:
+        assert client_of(server).scan(TableName="t") == {"Count": 2}
+    assert len(server.requests) == 2
