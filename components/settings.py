@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
+from pulumi.runtime import config as runtime_config
 
 from handlers.core.prices import as_config
 
@@ -187,6 +188,12 @@ class Settings:
                 f"sensitiveTables: {', '.join(both)} also listed in tables. Expected a table in one list only: a "
                 "sensitive table is never recovered by this system."
             )
+        ledger = f"{environment}-dr-ledger"
+        if ledger in names or ledger in sensitive:
+            raise ConfigurationError(
+                f"tables: {ledger} is this stack's own ledger: a reset of it would delete the locks and settings "
+                "that it works with. Expected tables of your system only."
+            )
         temporary = [name for name in (*names, *sensitive) if name.startswith(f"dr-{environment}.")]
         if temporary:
             raise ConfigurationError(
@@ -225,7 +232,11 @@ class Settings:
 
     @classmethod
     def load(cls) -> Settings:
-        """Read and check this stack's configuration."""
+        """Read and check this stack's configuration.
+
+        Raises:
+            ConfigurationError: as :meth:`parse`, or a key is unknown: a misspelt ``sensitiveTables`` denies nothing.
+        """
         config = pulumi.Config()
         plain = {key: config.get(key) for key in ("environment", "powertoolsLayerArn", "kmsKeyArn")}
         # Numbers, lists and objects reach the program as JSON.
@@ -241,7 +252,12 @@ class Settings:
                 "prices",
             )
         }
-        return cls.parse({key: value for key, value in {**plain, **structured}.items() if value is not None})
+        known = {**plain, **structured}
+        given = {*runtime_config.CONFIG.get(), *runtime_config.get_config_env()}
+        ours = (name.removeprefix(f"{config.name}:") for name in given if name.startswith(f"{config.name}:"))
+        if unknown := sorted(set(ours) - set(known)):
+            raise ConfigurationError(f"Found unknown key(s) {', '.join(unknown)}. Expected {', '.join(known)}.")
+        return cls.parse({key: value for key, value in known.items() if value is not None})
 
 
 def _table_name(key: str, value: object) -> str:

@@ -55,6 +55,8 @@ def test_valid_settings_are_read() -> None:
         ({"tables": [{"segments": 3}]}, "tables"),
         ({"tables": ["test-ssn"]}, "sensitive"),
         ({"tables": ["dr-test.licenses"]}, "dr-test."),
+        ({"tables": ["test-dr-ledger"]}, "own ledger"),
+        ({"sensitiveTables": ["test-dr-ledger"]}, "own ledger"),
         ({"sensitiveTables": "test-ssn"}, "sensitiveTables"),
         ({"sensitiveTables": [""]}, "sensitiveTables"),
         ({"freeze": None}, "freeze"),
@@ -90,6 +92,12 @@ def test_a_table_in_both_lists_fails_the_preview() -> None:
     """Catches a sensitive table that becomes a protected one: the program itself must refuse."""
     with pytest.raises(DeploymentError, match="sensitive table is never recovered"):
         plan(PROJECT, "prod", {"sensitiveTables": ["prod-licenses"]})
+
+
+def test_a_misspelt_key_fails_the_preview() -> None:
+    """Catches protection that is configured and not there: no Deny, no refusal, because of one letter."""
+    with pytest.raises(DeploymentError, match=r"unknown key.s. sensitiveTable. Expected .*sensitiveTables"):
+        plan(PROJECT, "prod", {"sensitiveTable": ["prod-other-ssn"]})
 
 
 def test_a_key_of_another_region_fails_the_preview() -> None:
