@@ -17,7 +17,7 @@ from moto.dynamodb.models.dynamo_type import Item as MotoItem
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
-from handlers import runtime
+from handlers import runtime, segment_event
 from handlers.core import engine
 
 from .support import ACCOUNT, BUCKET, LEDGER, ORCHESTRATOR, REGION, RESTORE_POINT, Steps, create_table
@@ -128,6 +128,8 @@ def aws(endpoint: str, clients: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     # Retries begin at once: what is tested is that they happen, not how long they wait.
     monkeypatch.setattr(engine, "_FIRST_BACKOFF_SECONDS", 0.0)
+    # Tests change the lock between two pages, or two tries, and see that the next one asks for it.
+    monkeypatch.setattr(segment_event, "GUARD_SECONDS", 0.0)
     runtime.client.cache_clear()
     runtime.data_client.cache_clear()
     create_table(clients["dynamodb"], LEDGER, (("pk", "S"), ("sk", "S")))

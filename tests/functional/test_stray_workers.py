@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handlers import copy_segment, digest_segment, purge_segment, runtime
+from handlers import copy_segment, digest_segment, purge_segment, runtime, segment_event
 from handlers.core import engine
 from handlers.core.clock import from_iso, to_iso, utc_now
 from handlers.core.errors import (
@@ -133,6 +133,35 @@ def test_a_worker_that_is_stale_after_a_back_off(
         invoke(handler, {**reset.event(plan, 0), "phase": phase})
     assert batches.left == PAGE - 1
     assert abs(len(scan_all(aws.dynamodb, reset.table)) - before) == 1
+
+
+def lock_reads(work: Callable[[], object]) -> int:
+    """How often the work asks who holds the lock."""
+    reads = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        if LOCK in params["body"].decode():
+            reads.append(params)
+
+    events = runtime.client("dynamodb").meta.events
+    events.register("before-call.dynamodb.GetItem", note)
+    work()
+    events.unregister("before-call.dynamodb.GetItem", note)
+    return len(reads)
+
+
+def test_who_only_reads_asks_once_in_a_while(aws: Aws, reset: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers that verify ask the ledger's one partition fourteen times a second, and are throttled there."""
+    plan, pages = reset.preflight(), -(-ITEMS // PAGE)
+    monkeypatch.setattr(segment_event, "GUARD_SECONDS", 3600.0)
+    # Who writes asks before every page.
+    assert lock_reads(lambda: reset.empty(plan)) >= pages
+    assert lock_reads(lambda: reset.copy(plan)) >= pages
+    event = reset.digest_event(plan, "source", 0)
+    assert lock_reads(lambda: invoke(digest_segment.handler, event)) == 1
+    monkeypatch.setattr(segment_event, "GUARD_SECONDS", 0.0)
+    event = reset.digest_event(plan, "destination", 0)
+    assert lock_reads(lambda: invoke(digest_segment.handler, event)) >= pages
 
 
 def test_a_proof_whose_answer_was_lost_comes_too_late(aws: Aws, reset: Steps) -> None:
