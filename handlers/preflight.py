@@ -111,7 +111,10 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "pacing": parsed.options.pacing(destination, plan.segments),
         "keyNames": list(destination.key_names),
         "ttlAttribute": plan.ttl_attribute,
-        "expirySeconds": expiry_seconds(max(source.size_bytes, destination.size_bytes)),
+        "expirySeconds": expiry_seconds(
+            max(source.size_bytes, destination.size_bytes),
+            counted=source.item_count > 0 and destination.item_count > 0,
+        ),
         "backupArn": request.backup_arn,
         "orchestratorExecutionArn": request.orchestrator_execution_arn,
         "settledAt": to_iso(taken.settled_at),

@@ -33,9 +33,13 @@ _ITEMS_PER_SEGMENT = 250_000
 _MIN_SEGMENTS = 4
 # Keeps a Distributed Map's result array, one number a segment, far below the 256 KiB of a state's payload.
 _MAX_SEGMENTS = 1000
-# Between the clock of a Lambda function and DynamoDB's. A backup comes long after: the functions drain before it.
+# Of a table that DynamoDB has not counted, or counted when it was empty: it may have any size, and the number of
+# segments stays for the whole incident. A small one takes them in a few seconds more.
+_UNCOUNTED_SEGMENTS = 100
+_UNCOUNTED_EXPIRY_SECONDS = 24 * 3600
+# Visits that may be under way at once, and so must be apart: as many as there are workers, and more.
 _STRIDE_WINDOW = 200
-"""Visits that may be under way at once, and so must be apart: as many as there are workers, and more."""
+# Between the clock of a Lambda function and DynamoDB's. A backup comes long after: the functions drain before it.
 _CLOCK_SKEW = timedelta(seconds=30)
 _MAX_NAME_LENGTH = 255  # DynamoDB's limit for table names
 
@@ -136,12 +140,15 @@ def parse_table_arn(arn: object, field: str) -> TableArn:
     return TableArn(**match.groupdict())
 
 
-def choose_segments(items: int, size_bytes: int, override: int | None = None) -> int:
-    """How many scan segments to work a table with: one a 256 MiB and 250,000 items, between 4 and 1,000."""
+def choose_segments(items: int, size_bytes: int, override: int | None = None, *, counted: bool = True) -> int:
+    """How many scan segments to work a table with: one a 256 MiB and 250,000 items, between 4 and 1,000.
+
+    At least 100 where not ``counted``: one of the tables has 0 items by DynamoDB's count, which is hours old.
+    """
     if override is not None:
         return override
     needed = max(math.ceil(size_bytes / _BYTES_PER_SEGMENT), math.ceil(items / _ITEMS_PER_SEGMENT))
-    return max(_MIN_SEGMENTS, min(_MAX_SEGMENTS, needed))
+    return max(_MIN_SEGMENTS if counted else _UNCOUNTED_SEGMENTS, min(_MAX_SEGMENTS, needed))
 
 
 def choose_stride(segments: int) -> int:
@@ -169,13 +176,14 @@ def _distance(segments: int, step: int, farthest: int) -> int:
     return smallest
 
 
-def expiry_seconds(size_bytes: int) -> int:
+def expiry_seconds(size_bytes: int, *, counted: bool = True) -> int:
     """How soon an item must expire to be compared one by one rather than by digest, from the start of a verification.
 
     TTL may delete an item from its expiry on, so this must be longer than the verification takes: six hours, and one
     more for each 32 GB. That is twice what the simulation in ``bench/`` finds at 5,000 provisioned read units a second.
+    A day at least where not ``counted``, as in :func:`choose_segments`.
     """
-    return 6 * 3600 + size_bytes * 3600 // (32 * 10**9)
+    return max(0 if counted else _UNCOUNTED_EXPIRY_SECONDS, 6 * 3600 + size_bytes * 3600 // (32 * 10**9))
 
 
 def restored_table_name(environment: str, table_name: str, restore_time: datetime, incident_id: str) -> str:

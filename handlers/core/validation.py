@@ -169,7 +169,8 @@ def _arns(table: TableDescription, restored_name: str) -> dict[str, str]:
 
 
 def _segments(table: TableDescription, stack: Stack) -> int:
-    return choose_segments(table.item_count, table.size_bytes, stack.protected[table.name].get("segments"))
+    fixed = stack.protected[table.name].get("segments")
+    return choose_segments(table.item_count, table.size_bytes, fixed, counted=table.item_count > 0)
 
 
 def _options(table: TableDescription, stack: Stack) -> Options:

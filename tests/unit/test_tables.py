@@ -18,6 +18,7 @@ from handlers.core.tables import (
     choose_segments,
     choose_stride,
     describe_table,
+    expiry_seconds,
     parse_table_arn,
     restored_table_name,
 )
@@ -67,6 +68,15 @@ def test_those_at_work_at_once_stay_apart(segments: int, workers: int) -> None:
 def test_segments_grow_with_the_table(size: int, segments: int) -> None:
     """No segments at all for a table whose size DynamoDB has not counted yet: nothing is purged, nothing copied."""
     assert choose_segments(0, size) == segments
+
+
+def test_a_table_that_is_not_counted_may_be_large() -> None:
+    """A table that was emptied yesterday, or restored just now, says 0 items: four workers for a terabyte, a week."""
+    assert choose_segments(0, 0, counted=False) == 100
+    assert choose_segments(10**9, 10**12, counted=False) == 1000
+    assert choose_segments(0, 0, 3, counted=False) == 3
+    assert expiry_seconds(0, counted=False) == 24 * 3600
+    assert expiry_seconds(10**13, counted=False) == expiry_seconds(10**13) > 24 * 3600
 
 
 def test_the_configuration_decides_about_segments() -> None:
