@@ -150,7 +150,7 @@ def lock_reads(work: Callable[[], object]) -> int:
     return len(reads)
 
 
-def test_who_only_reads_asks_once_in_a_while(aws: Aws, reset: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_only_reads_asks_once_in_a_while(reset: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     """All workers that verify ask the ledger's one partition fourteen times a second, and are throttled there."""
     plan, pages = reset.preflight(), -(-ITEMS // PAGE)
     monkeypatch.setattr(segment_event, "GUARD_SECONDS", 3600.0)
