@@ -176,12 +176,12 @@ def _ratios(axis: Axes, rows: Sequence[Mapping[str, Any]], capacities: Sequence[
     axis.set_ylim(0.6, 1.4)
     axis.set_ylabel("forecast duration / simulated duration")
     axis.set_xlabel("items in the table, and its size")
-    axis.set_title("Forecast by simulation, without the restore (shaded: within 20 %)")
+    axis.set_title("Forecast ÷ simulation of purge, copy and verify (shaded: within 20 %)")
     axis.grid(visible=True, axis="y", alpha=0.3)
     axis.legend(
         handles=[
             Line2D([], [], color="#444444", marker="o", linestyle="none", label="evenly spread"),
-            Line2D([], [], color="#444444", marker="s", linestyle="none", markerfacecolor="none", label="hot"),
+            Line2D([], [], color="#444444", marker="s", linestyle="none", mfc="none", label="hot, and told so"),
             *(Patch(color=colour, label=name) for colour, name in zip(_COLOURS, capacities, strict=True)),
         ],
         loc="upper left", ncols=2, fontsize=9,

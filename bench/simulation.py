@@ -776,11 +776,12 @@ def show(report: Mapping[str, Any], console: Console) -> None:
                 row["capacity"],
                 "50 %" if row["hotShare"] else "",
                 str(row["concurrency"]),
-                row["order"],
+                row["order"]
+                + (f", at most {row['maxWriteUnitsPerSecond']:,} WCU" if row["maxWriteUnitsPerSecond"] else ""),
                 *(duration(seconds[name]) for name in ("purge", "copy", "verify")),
                 f"{row['ratio']:.2f}",
                 f"{found['usd']:,.2f}",
-                found["boundBy"],
+                found["boundBy"] + (" > 24 h" if found["totalSeconds"] > LIMITS["recoverySeconds"][0] else ""),
             )
         console.print(table)
     table = RichTable(title="Quotas of AWS, limits of this program: the largest value met")

@@ -20,7 +20,7 @@ LOG_FILE = FOLDER / "server.log"
 DEFAULT_PORT = 4566
 STACK = "local"
 
-UNSET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_DEFAULT_REGION ORCHESTRATOR"
+UNSET = "unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_REGION AWS_DEFAULT_REGION ORCHESTRATOR"
 """What a shell has to forget when the embedded AWS is gone."""
 
 
@@ -129,7 +129,7 @@ Outputs:  {OUTPUTS_FILE.relative_to(PROJECT_ROOT)}
     export AWS_ENDPOINT_URL={outputs["endpointUrl"]}
     export AWS_ACCESS_KEY_ID=test
     export AWS_SECRET_ACCESS_KEY=test
-    export AWS_DEFAULT_REGION={outputs["region"]}
+    export AWS_REGION={outputs["region"]} AWS_DEFAULT_REGION={outputs["region"]}
     export ORCHESTRATOR={outputs["orchestratorStateMachineArn"]}
 
 Try:

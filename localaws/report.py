@@ -193,7 +193,8 @@ def seconds(value: Any) -> str:
     if 0 < value < 0.05:
         return "< 0.1 s"
     if value < 10:
-        return f"{value:.1f} s"
+        # A whole number was counted in seconds: a decimal would be made up.
+        return f"{value} s" if isinstance(value, int) else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
