@@ -78,7 +78,7 @@ def test_the_forecast_stands_beside_what_happened() -> None:
     drill = reports.succeeded()
     text = Page(report.render(drill)).text
     rows = " ".join(text.split())
-    for expected in ("Purge42 s8.0 s", "Write units15,13810,092", "Cost0.0191 USD1,234.50 USD", "Bound by: restore"):
+    for expected in ("Purge42 s8 s", "Write units15,13810,092", "Cost0.0191 USD1,234.50 USD", "Bound by: restore"):
         assert expected in rows
     for table in drill["tables"]:
         table.update(forecast=None, usd=None, phaseSeconds=None)
@@ -165,7 +165,9 @@ def test_chart_stays_inside_its_frame(layout: report.Layout) -> None:
 
 def test_durations_in_words() -> None:
     """Rounding shows 60 s, or nothing as 0."""
-    assert [report.seconds(each) for each in (0, 0.01, 9.94, 59.4, 60, 185, None)] == [
+    assert [report.seconds(each) for each in (0, 6, 0.0, 0.01, 9.94, 59.4, 60, 185, None)] == [
+        "0 s",
+        "6 s",
         "0.0 s",
         "< 0.1 s",
         "9.9 s",
