@@ -385,6 +385,7 @@ def _for_every_segment(
                     failure_output={"error": "{% $states.errorOutput.Error %}", "cause": CUT_CAUSE},
                     retry=(CAPACITY_RETRY, _CONFLICT_RETRY),
                     lingers=phase in ("purge", "copy", "differential"),
+                    crowded=True,
                 ),
                 check: choice("$states.input.complete", then=done, otherwise=work),
                 done: {"Type": "Succeed", "Output": "{% $states.input.segment %}"},

@@ -63,17 +63,19 @@ def aws_retry(*specific: Definition) -> list[Definition]:
     ]
 
 
-# No concurrency free in the account. Workers hold theirs for up to 15 minutes and ask for it again at once, so it is
-# luck who gets in: tried for some 17 hours (half a minute on average), at three of a history's 25,000 events each. It
-# says nothing against the work itself.
+# No concurrency free in the account. Workers hold theirs for up to 15 minutes, so this outlasts many of them (some 50
+# minutes, half of one on average a try). It says nothing against the work itself.
 _LAMBDA_THROTTLED: Definition = {
     "ErrorEquals": ["Lambda.TooManyRequestsException"],
     "IntervalSeconds": 5,
     "BackoffRate": 1.5,
     "MaxDelaySeconds": 60,
-    "MaxAttempts": 2000,
+    "MaxAttempts": 120,
     "JitterStrategy": "FULL",
 }
+# Those that hold it ask for it again at once, so among workers it is luck who gets in, and a segment that does not is a
+# reset that fails: some 17 hours. Each has a history of its own for that.
+_WORKER_THROTTLED: Definition = {**_LAMBDA_THROTTLED, "MaxAttempts": 2000}
 
 # The answer is lost, but the function may be at work still, for its fifteen minutes: another one beside it could write
 # what is over by then. So it is waited for (as after an abort: docs/adr/0005). A function that is known to have ended,
@@ -111,6 +113,7 @@ def lambda_task(
     failure_output: Any = None,
     retry: Sequence[Definition] = (),
     lingers: bool = False,
+    crowded: bool = False,
     catch: Sequence[Definition] = (),
 ) -> Definition:
     """A task that invokes a Lambda function, retries what may pass, and hands every failure to ``on_failure``.
@@ -118,13 +121,16 @@ def lambda_task(
     ``payload`` is the event, or one JSONata expression for it; ``output`` is the state's, by default the function's
     answer; ``failure_output`` is what ``on_failure`` gets, by default :data:`FAILURE`; ``retry`` and ``catch`` have
     precedence over the general ones. ``lingers``: a call whose answer was lost must be over before the next one.
+    ``crowded``: it is one of many that wait for the account's concurrency.
     """
     state: Definition = {
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
         "Arguments": {"FunctionName": function_arn, "Payload": payload if isinstance(payload, str) else dict(payload)},
         "TimeoutSeconds": _LAMBDA_TIMEOUT_SECONDS,
-        "Retry": aws_retry(_LAMBDA_THROTTLED, *((_LOST_ANSWER,) if lingers else ()), *retry),
+        "Retry": aws_retry(
+            _WORKER_THROTTLED if crowded else _LAMBDA_THROTTLED, *((_LOST_ANSWER,) if lingers else ()), *retry
+        ),
         "Catch": [*catch, {"ErrorEquals": ["States.ALL"], "Output": failure_output or FAILURE, "Next": on_failure}],
         "Output": output,
         "Next": next_state,

@@ -75,6 +75,19 @@ def test_orchestrator_of_a_hundred_tables_fits_one_history() -> None:
     assert delete["MaxConcurrency"] <= INLINE_CONCURRENCY
 
 
+def test_a_segment_that_waits_for_its_turn_fits_one_history() -> None:
+    """Catches a worker's wait for free concurrency that leaves too few events for its work, or ends within the hour."""
+    maps = [state for state in hard_reset_definition()["States"].values() if state["Type"] == "Map"]
+    assert len(maps) >= 4
+    for state in maps:
+        states = state["ItemProcessor"]["States"]
+        work = next(one for one in states.values() if one["Type"] == "Task")
+        throttled = next(one for one in work["Retry"] if "Lambda.TooManyRequestsException" in one["ErrorEquals"])
+        assert throttled["MaxAttempts"] * throttled["MaxDelaySeconds"] / 2 > 12 * 3600
+        invocations = 1_000 * sum(EVENTS[one["Type"]] for one in states.values() if one["Type"] != "Succeed")
+        assert events(states) + invocations < HISTORY_EVENTS
+
+
 def test_work_per_table_and_segment_runs_in_executions_of_its_own() -> None:
     """Catches a Map over tables or segments that would share its parent's history, 40 at a time."""
     for definition, inline in (
