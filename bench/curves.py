@@ -176,7 +176,7 @@ def _ratios(axis: Axes, rows: Sequence[Mapping[str, Any]], capacities: Sequence[
     axis.set_ylim(0.6, 1.4)
     axis.set_ylabel("forecast duration / simulated duration")
     axis.set_xlabel("items in the table, and its size")
-    axis.set_title("Forecast ÷ simulation of purge, copy and verify (shaded: within 20 %)")
+    axis.set_title("Forecast ÷ simulation of the reset (shaded: 20 %)")
     axis.grid(visible=True, axis="y", alpha=0.3)
     axis.legend(
         handles=[
