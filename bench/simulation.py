@@ -563,7 +563,7 @@ class Simulation:
         crowd = self._crowd
         paced = PACED if self.now >= self._paced_from - 1e-9 else FEELING
         votes: dict[str, float] = {WORKERS: 0.0 if running else 1.0}
-        for side in {worker.side: None for worker in running}:
+        for side in dict.fromkeys(worker.side for worker in running):
             group = [worker for worker in running if worker.side is side]
             shares = [paced * self._partition_rate(side, table) for table in side.tables]
             rates = []

@@ -19,6 +19,11 @@ def shorten(name: str, limit: int) -> str:
     return name if len(name) <= limit else f"{name[: limit - 9]}-{fingerprint(name)}"
 
 
+def resource_name(environment: str, thing: str) -> str:
+    """The name of a resource of an environment: ``prod-dr-ledger``."""
+    return f"{environment}-dr-{thing}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Names:
     """Names and ARNs of one environment in one account and region."""
@@ -38,7 +43,7 @@ class Names:
 
     def of(self, thing: str) -> str:
         """The name of a resource: ``prod-dr-ledger``."""
-        return f"{self.environment}-dr-{thing}"
+        return resource_name(self.environment, thing)
 
     def role(self, thing: str) -> str:
         """The name of a role. Roles are global, so it carries the region."""

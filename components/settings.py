@@ -12,6 +12,8 @@ from pulumi.runtime import config as runtime_config
 
 from handlers.core.prices import as_config
 
+from .names import resource_name
+
 _ENVIRONMENT = re.compile(r"[a-z][a-z0-9-]{0,15}")
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _TABLE_PATTERN = re.compile(r"[A-Za-z0-9_.*?-]+")
@@ -188,7 +190,7 @@ class Settings:
                 f"sensitiveTables: {', '.join(both)} also listed in tables. Expected a table in one list only: a "
                 "sensitive table is never recovered by this system."
             )
-        ledger = f"{environment}-dr-ledger"
+        ledger = resource_name(environment, "ledger")
         if ledger in names or ledger in sensitive:
             raise ConfigurationError(
                 f"tables: {ledger} is this stack's own ledger: a reset of it would delete the locks and settings "

@@ -113,7 +113,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         "ttlAttribute": plan.ttl_attribute,
         "expirySeconds": expiry_seconds(
             max(source.size_bytes, destination.size_bytes),
-            counted=source.item_count > 0 and destination.item_count > 0,
+            counted=source.counted and destination.counted,
         ),
         "backupArn": request.backup_arn,
         "orchestratorExecutionArn": request.orchestrator_execution_arn,

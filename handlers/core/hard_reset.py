@@ -189,7 +189,7 @@ class HardReset:
                 max(source.item_count, destination.item_count),
                 max(source.size_bytes, destination.size_bytes),
                 segments,
-                counted=source.item_count > 0 and destination.item_count > 0,
+                counted=source.counted and destination.counted,
             ),
             "startedAt": to_iso(self.clock()),
         }

@@ -76,6 +76,11 @@ class TableDescription:
         """The key's attribute names, partition key first."""
         return tuple(attribute.name for attribute in self.key)
 
+    @property
+    def counted(self) -> bool:
+        """Whether DynamoDB's count says anything: 0 may be a table that was emptied, filled or restored since."""
+        return self.item_count > 0
+
     def describe_key(self) -> str:
         """The key in words, e.g. ``country (HASH, S), code (RANGE, S)``."""
         return ", ".join(f"{attribute.name} ({attribute.role}, {attribute.type})" for attribute in self.key)

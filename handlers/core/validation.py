@@ -170,7 +170,7 @@ def _arns(table: TableDescription, restored_name: str) -> dict[str, str]:
 
 def _segments(table: TableDescription, stack: Stack) -> int:
     fixed = stack.protected[table.name].get("segments")
-    return choose_segments(table.item_count, table.size_bytes, fixed, counted=table.item_count > 0)
+    return choose_segments(table.item_count, table.size_bytes, fixed, counted=table.counted)
 
 
 def _options(table: TableDescription, stack: Stack) -> Options:
